@@ -1,0 +1,71 @@
+"""What a classifier answers: logits and labels of many images, in batches, with the shape checked."""
+
+import torch
+from torch import Tensor
+
+from luring.errors import InputError
+from luring.frozen import frozen
+from luring.types import Classifier
+
+
+def check_logits(logits: object, batch: int) -> Tensor:
+    """The classifier's output, if it is one.
+
+    Args:
+        logits: what a classifier gave for `batch` images.
+        batch: number of images.
+
+    Returns:
+        The same tensor, [batch, classes].
+
+    Raises:
+        InputError: it is not a floating-point tensor [batch, classes] with at least two classes, or not finite.
+    """
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the target gave a {type(logits).__name__}, not a tensor of logits: give a model that returns one."
+        )
+    if logits.ndim != 2 or logits.shape[0] != batch or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise InputError(
+            f"the target gave {str(logits.dtype).removeprefix('torch.')} {list(logits.shape)} for {batch} images, not logits "
+            f"[{batch}, classes] with two classes or more: give a model whose last layer returns one score a class."
+        )
+    if not bool(logits.isfinite().all()):
+        raise InputError(
+            "the target gave logits that are not finite: look for NaN in its weights or its normalisation."
+        )
+    return logits
+
+
+def logits(model: Classifier, images: Tensor, *, batch: int = 500) -> Tensor:
+    """Logits of all images, without gradients and in evaluation mode.
+
+    Args:
+        model: images to logits.
+        images: [n, channels, height, width]; bytes are divided by 255, floats taken as they are.
+        batch: images at a time.
+
+    Returns:
+        [n, classes], on the model's device.
+
+    Raises:
+        InputError: the model's output is not [batch, classes].
+    """
+    with frozen(model), torch.no_grad():
+        parts = [check_logits(model(prepare(part, model)), len(part)) for part in images.split(batch)]
+    return torch.cat(parts)
+
+
+def labels(model: Classifier, images: Tensor, *, batch: int = 500) -> Tensor:
+    """The class with the highest logit of each image, [n], int64; arguments as for `logits`."""
+    return logits(model, images, batch=batch).argmax(1)
+
+
+def prepare(images: Tensor, model: object) -> Tensor:
+    """A batch as a model takes it: float in [0, 1], on the device of its weights, channels last (faster convolutions)."""
+    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
+    if weight is not None:
+        images = images.to(weight.device)
+    if images.dtype == torch.uint8:
+        images = images.to(torch.float32).div_(255)
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,35 @@
+"""What an attack makes large: a number an image, from logits and labels."""
+
+import torch
+from torch import Tensor
+
+from luring.types import Labels, Logits, PerImage
+
+
+def others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits with each image's own class at minus infinity."""
+    return logits.scatter(1, labels[:, None], -torch.inf)
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
+    """Cross-entropy as an attack sees it, log((1 − p_y) / p_y): it never saturates.
+
+    Its gradient is that of the cross-entropy −log p_y divided by 1 − p_y, a positive number an image. An attack that takes
+    the sign, or divides by a norm an image, makes the same steps with either, in exact arithmetic. In float32 the gradient of
+    −log p_y itself is 0 from a gap of about 100 logits on, and an image with such a gap would never move: a defence
+    that widens the gap would look strong without being so.
+    """
+    return others(logits, labels).logsumexp(1) - own(logits, labels)
+
+
+def margin(logits: Logits, labels: Labels) -> PerImage:
+    """The highest logit of another class minus the label's (Carlini and Wagner 2017, without its lower bound)."""
+    return others(logits, labels).amax(1) - own(logits, labels)
+
+
+def own(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logit of each image's label."""
+    return logits.gather(1, labels[:, None]).squeeze(1)
+
+
+OBJECTIVES = {"ce": cross_entropy, "margin": margin}

@@ -1,0 +1,386 @@
+"""The command line: one thin function a command. Heavy libraries are imported when a command runs, so that `--help` is quick."""
+
+import importlib
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from tyro.conf import Positional, arg
+
+from luring.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from luring.paper.experiments import Experiment
+
+Seed = Annotated[
+    int, arg(help="of splits, weights, training, choice of images and attacks: the same seed, the same numbers")
+]
+Device = Annotated[str, arg(help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one")]
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def demo(seed: Seed = 0, device: Device = "auto", out: Path = Path("luring-demo")) -> None:
+    """Fit lures to a small classifier of handwritten digits, attack them, and show what came of it: one minute on two cores.
+
+    Trains a target M, fits Stack, C_E and Luring in front of it, attacks each decoy with FGSM, MIM and DIM-TI at three eps, and shows
+    the examples to M. Everything lies in the output folder: rows.jsonl (every number with its settings), report.html, the networks.
+    The luring loss is used with a bounded gap (lam 0.3, gap at most 15 logits), which costs less accuracy than the paper's.
+
+    Args:
+        seed: of everything.
+        device: where to compute.
+        out: folder for the results; a second run with the same folder goes on where the first stopped.
+    """
+    _run("digits", "demo", seed, device, out)
+    _say(
+        "\nRead each line so: examples that fool the decoy M∘P (its accuracy near 0) leave M right, or the two disagree: that is DAC.",
+        "\nNext: 'luring reproduce mnist --scale quick' (the paper's networks), 'luring fit --help' (your own images).",
+    )
+
+
+@app.command
+def reproduce(
+    experiment: Positional[Literal["mnist", "digits"]],
+    scale: Literal["paper", "quick", "demo"] = "paper",
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Path | None = None,
+) -> None:
+    """Recompute an experiment of the paper: its Tables 1 and 2, Figures 4, 5 and 6, beside the published numbers.
+
+    Stop it at any moment; the same command goes on. Run it again with another --seed and the same --out for means and spreads.
+
+    Args:
+        experiment: mnist (needs the images: the folder in LURING_DATA, or the hub), or digits.
+        scale: paper (about two hours on two cores), quick (minutes; not to be compared with the paper), demo (digits only).
+        seed: of everything.
+        device: where to compute.
+        out: folder for the results; out/EXPERIMENT-SCALE where it is not given.
+    """
+    _run(
+        experiment,
+        "demo" if experiment == "digits" else scale,
+        seed,
+        device,
+        out or Path("out") / f"{experiment}-{scale}",
+    )
+
+
+@app.command
+def fit(
+    data: str,
+    out: Path,
+    target: str = "plain",
+    target_weights: Path | None = None,
+    lure: str = "sized",
+    method: Literal["luring", "luring_alt", "c_e", "auto", "stack"] = "luring",
+    lam: float = 1.0,
+    gap_max: float | None = None,
+    steps: int = 10000,
+    target_steps: int = 5000,
+    batch: int = 64,
+    lr: float = 1e-3,
+    label: str = "label",
+    image: str = "image",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit a lure to a classifier and write both as a bundle: safetensors and JSON.
+
+    The target is trained first, unless its weights are given. Stop it at any moment; the same command goes on.
+
+    Args:
+        data: digits, toy, mnist, svhn, cifar10, fashion_mnist, a folder of pictures or parquet files, or a hub id.
+        out: folder for the bundle.
+        target: mnist, svhn, cifar10 (the paper's), plain (small images), or module:function giving a torch module.
+        target_weights: safetensors file with the target's trained weights.
+        lure: mnist, svhn, cifar10 (the paper's), sized (costs at most half its target), plain-WIDTH, or module:function.
+        method: luring (the paper's loss), luring_alt (its L'), or a baseline: c_e, auto, stack.
+        lam: weight of the luring loss's gap.
+        gap_max: bound on that gap in logits, for accuracy's sake; without one it is the paper's loss.
+        steps: batches the lure is fitted for.
+        target_steps: batches the target is trained for.
+        batch: images a step.
+        lr: highest learning rate (Adam; up over a tenth of the steps, then down along a cosine).
+        label: name of the label column.
+        image: name of the image column.
+        seed: of everything.
+        device: where to compute.
+    """
+    import torch
+
+    from luring import answers, bundle, metrics, networks, rows
+    from luring import data as data_room
+    from luring import fit as fit_room
+
+    place, folder = _device(device), _writable(out)
+    if steps < 1 or target_steps < 1 or batch < 1 or lr <= 0:
+        raise InputError("steps, target-steps, batch and lr must all be above 0.")
+    images = data_room.load(data, seed=seed, label=label, image=image)
+    torch.manual_seed(seed)
+    m = _module(target) if ":" in target else networks.make_target(target, images.shape, len(images.classes))
+    m = m.to(place)
+    answers.logits(m, images.test.images[:2])
+    schedule = fit_room.Schedule(steps, batch, lr)
+    train, validation = ((part.images, part.labels) for part in (images.train, images.validation))
+    if target_weights is not None:
+        _weights(m, target_weights)
+    else:
+        first = fit_room.Schedule(target_steps, batch, lr)
+        fit_room.classifier(m, train, validation, schedule=first, seed=seed, state=folder / "target.state")
+    p, lure_name = (_module(lure), lure) if ":" in lure else networks.make_lure(lure, m, images.shape)
+    p, behind = p.to(place), m
+    if method == "stack":
+        behind = (
+            _module(target).to(place)
+            if ":" in target
+            else networks.make_target(target, images.shape, len(images.classes))
+        )
+        behind = behind.to(place)
+        joint = networks.compose(p, behind)
+        fit_room.classifier(
+            joint, train, validation, schedule=schedule, seed=seed, state=folder / "lure.state", name="stack"
+        )
+    else:
+        fit_room.lure(
+            p,
+            m,
+            train[0],
+            validation[0],
+            method=method,
+            lam=lam,
+            gap_max=gap_max,
+            schedule=schedule,
+            seed=seed,
+            state=folder / "lure.state",
+        )
+    truth = images.test.labels
+    own = answers.labels(m, images.test.images).cpu()
+    mop = answers.labels(networks.compose(p, behind), images.test.images).cpu()
+    measured = {
+        "target_accuracy": metrics.accuracy(own, truth),
+        "test_accuracy": metrics.accuracy(mop, truth),
+        "agreement": metrics.agreement(own, mop, truth),
+        "disagreement": metrics.disagreement(own, mop),
+        "n": len(truth),
+    }
+    config = {
+        "data": {"name": data, "digest": images.digest},
+        "shape": list(images.shape),
+        "classes": list(images.classes),
+        "target": target,
+        "lure": lure_name,
+        "method": method,
+        "settings": {"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed},
+        "multiply_adds": {
+            "target": networks.multiply_adds(m, images.shape),
+            "lure": networks.multiply_adds(p, images.shape),
+        },
+        "metrics": measured,
+        **rows.provenance(),
+    }
+    bundle.save(folder, m, p, config, stack=behind if behind is not m else None)
+    for state in ("target.state", "lure.state"):
+        (folder / state).unlink(missing_ok=True)
+    _say(
+        f"Target {measured['target_accuracy']:.3f}, decoy {measured['test_accuracy']:.3f} of {len(truth)} test images right; "
+        f"they answer differently on {measured['disagreement']:.3f}.",
+        f"The bundle is in {folder}. Next: luring evaluate {folder} --data {data} --out {folder / 'evaluation'}",
+    )
+
+
+@app.command
+def evaluate(
+    bundle: Positional[Path],
+    data: str,
+    out: Path,
+    attacks: str = "fgsm,mim,dim-ti",
+    eps: tuple[float, ...] = (0.1,),
+    step: float = 0.01,
+    steps: int = 100,
+    n: int = 1000,
+    target: str | None = None,
+    lure: str | None = None,
+    label: str = "label",
+    image: str = "image",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Attack the decoy of a bundle, show the examples to its target, and write rows and report.
+
+    Args:
+        bundle: folder that 'luring fit' wrote.
+        data: images to attack: their test part; as for 'luring fit'.
+        out: folder for rows.jsonl and report.html; a second run with the same folder goes on where the first stopped.
+        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti.
+        eps: radii of the l∞ ball, images in [0, 1].
+        step: length of a step.
+        steps: number of steps.
+        n: test images attacked, of those that M and M∘P classify correctly.
+        target: module:function of the bundle's target, where it is not Luring's own.
+        lure: module:function of the bundle's lure, likewise.
+        label: name of the label column.
+        image: name of the image column.
+        seed: of the choice of images and the attacks.
+        device: where to compute.
+    """
+    from luring import bundle as bundle_room
+    from luring import data as data_room
+    from luring.paper.evaluate import evaluate as evaluate_
+
+    place, folder = _device(device), _writable(out)
+    if n < 1:
+        raise InputError(f"n is {n}: give a number of images, 1 or more.")
+    loaded = bundle_room.load(bundle, target=_module(target) if target else None, lure=_module(lure) if lure else None)
+    images = data_room.load(data, seed=seed, label=label, image=image)
+    settings = {"step": step, "steps": steps}
+    names = tuple(name.strip() for name in attacks.split(","))
+    rows_ = evaluate_(loaded, images, folder, attacks=names, eps=eps, settings=settings, n=n, seed=seed, device=place)
+    _show(rows_, folder)
+
+
+@app.command
+def report(folder: Positional[Path]) -> None:
+    """Draw report.html anew from a folder's rows.jsonl, or from those of the folders in it.
+
+    Args:
+        folder: with rows.jsonl, or with folders that have one.
+    """
+    from luring import rows
+
+    files = [folder / "rows.jsonl"] if (folder / "rows.jsonl").exists() else sorted(folder.glob("*/rows.jsonl"))
+    if not files:
+        raise InputError(f"{folder} has no rows.jsonl, nor has a folder in it: give the --out of an earlier run.")
+    _show([row for file in files for row in rows.read(file)], folder)
+
+
+def _run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
+    from luring import rows
+    from luring.paper.experiments import EXPERIMENTS
+    from luring.paper.reproduce import reproduce as reproduce_
+
+    if (dataset, scale) not in EXPERIMENTS:
+        raise InputError(
+            f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in EXPERIMENTS if d == dataset)}."
+        )
+    experiment: Experiment = EXPERIMENTS[dataset, scale]
+    place, folder = _device(device), _writable(out)
+    found = rows.read(folder / "rows.jsonl")
+    if found:
+        _say(f"{folder} holds {len(found)} rows: they are kept, what is missing is computed.")
+    reproduce_(experiment, folder, seed=seed, device=place)
+    _show(rows.read(folder / "rows.jsonl"), folder)
+
+
+def _show(rows: list[dict[str, object]], folder: Path) -> None:
+    """Write the page, print the tables and the findings, and say where the page is."""
+    from luring.paper import printed, report, summary, tables
+
+    report.write(rows, folder / "report.html", title="Luring of adversarial perturbations, recomputed")
+    console = Console()
+    console.print(printed.terminal(rows))
+    for section in tables.sections(rows):
+        found = summary.findings(section)
+        for line in [summary.verdicts(found)] * bool(found) + [
+            f"{finding.verdict}: {finding.text}" for finding in found
+        ]:
+            console.print(escape(line), highlight=False)
+    _say(f"\nThe page is {(folder / 'report.html').resolve()}")
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device '{name}' here: give cpu, or cuda where PyTorch sees a GPU.") from error
+    return name
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, if a file can be made in it; made where it is missing, and taken away again if that is all that worked."""
+    from luring.atomic import probe
+
+    probe(folder)
+    return folder
+
+
+def _module(name: str) -> "nn.Module":
+    """The module that a `module:function` gives; the current folder is looked in as well."""
+    from torch import nn
+
+    where, _, what = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        made = getattr(importlib.import_module(where), what)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"'{name}' gives no network ({error}): give module:function, a function without arguments that returns one."
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"'{name}' gives a {type(made).__name__}, not a torch module: let it return one.")
+    return made
+
+
+def _weights(network: "nn.Module", path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        network.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} does not hold the target's weights ({reason}): give a safetensors file of its state_dict."
+        ) from error
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one sentence and exit code 2, a stop at the keyboard exit code 130."""
+    warnings.showwarning = _warn
+    try:
+        app.cli(
+            prog="luring",
+            description="Protect a trained image classifier with a lure in front of it, and measure what that is worth.",
+        )
+    except InputError as error:
+        sys.exit(_refuse(str(error)))
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        sys.exit(_refuse(f"{name}{(error.strerror or str(error)).lower()}; nothing half-written was left."))
+    except KeyboardInterrupt:
+        print("\nluring: stopped; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _warn(message: Warning | str, *_where: object) -> None:
+    print(f"luring: {message}", file=sys.stderr)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"luring: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Targets and lures: the paper's, and ones for other images; and what each costs.
+
+Every network takes images in [0, 1], [batch, channels, height, width]. A target gives logits, a lure an image of the same shape.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from luring.errors import InputError
+from luring.frozen import frozen
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+# Keras's batch normalisation, which the authors used.
+KERAS_EPS, KERAS_MOMENTUM = 1e-3, 0.01
+
+
+def compose(lure: nn.Module, target: nn.Module) -> nn.Sequential:
+    """The decoy M∘P: the lure's image goes into the target. The modules are shared, not copied."""
+    return nn.Sequential(OrderedDict(lure=lure, target=target))
+
+
+def mnist_target(shape: Shape = (1, 28, 28), classes: int = 10) -> nn.Sequential:
+    """The paper's target for MNIST (Madry et al. 2018): two 5×5 convolutions without bias, two dense layers; 3.3 M parameters."""
+    channels, height, width = shape
+    return _glorot(
+        nn.Sequential(
+            nn.Conv2d(channels, 32, 5, padding=2, bias=False),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5, padding=2, bias=False),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * (height // 4) * (width // 4), 1024),
+            nn.ReLU(),
+            nn.Linear(1024, classes),
+        )
+    )
+
+
+def svhn_target(shape: Shape = (3, 32, 32), classes: int = 10) -> nn.Sequential:
+    """The paper's target for SVHN, after VGG: six convolutions of 64, 128, 256 channels, three dense layers."""
+    return _vgg_target(shape, classes, (64, 128, 256))
+
+
+def cifar10_target(shape: Shape = (3, 32, 32), classes: int = 10) -> nn.Sequential:
+    """The paper's target for CIFAR10: as for SVHN, with 128, 256, 512 channels."""
+    return _vgg_target(shape, classes, (128, 256, 512))
+
+
+def plain_target(shape: Shape, classes: int) -> nn.Sequential:
+    """A small target for small images (the demo's): two 3×3 convolutions, one dense layer between."""
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * (height // 2) * (width // 2), 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
+    )
+
+
+def mnist_lure(shape: Shape = (1, 28, 28)) -> nn.Sequential:
+    """The paper's lure for MNIST: an autoencoder through 4×4×8; 4.4 k parameters."""
+    if shape[1:] != (28, 28):
+        raise InputError(
+            f"the lure 'mnist' is for images of 28 by 28, not {shape[1]} by {shape[2]}: take the lure 'sized'."
+        )
+    channels = shape[0]
+    return _glorot(
+        nn.Sequential(
+            nn.Conv2d(channels, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(8, 16, 3),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(16, channels, 3, padding=1),
+            nn.Sigmoid(),
+        )
+    )
+
+
+def svhn_lure(shape: Shape = (3, 32, 32), *, dropout: float = 0.15) -> nn.Sequential:
+    """The paper's lure for SVHN: 0.80 G multiply-adds. `dropout` is the paper's for the luring loss; others are fitted with 0."""
+    return _deep_lure(
+        shape,
+        ("128", "pool", "256", "pool", "512", "1024", "pool"),
+        ("512", "512", "up", "256", "up", "128", "up", "64"),
+        dropout,
+    )
+
+
+def cifar10_lure(shape: Shape = (3, 32, 32), *, dropout: float = 0.3) -> nn.Sequential:
+    """The paper's lure for CIFAR10: 14.8 M parameters, 4.3 G multiply-adds, eight times its target."""
+    return _deep_lure(shape, ("128", "256", "pool", "512", "1024"), ("512", "512", "256", "up", "128", "64"), dropout)
+
+
+def plain_lure(shape: Shape, width: int) -> nn.Sequential:
+    """A lure for images of any size: an autoencoder of five 3×3 convolutions at full and half resolution.
+
+    Args:
+        shape: of the images, each side at least 2.
+        width: channels at full resolution; twice as many at half.
+    """
+    channels, height, image_width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.Upsample(size=(height, image_width)),
+        nn.Conv2d(2 * width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, channels, 3, padding=1),
+        nn.Sigmoid(),
+    )
+
+
+def widest(target: nn.Module, shape: Shape, *, share: float = 0.5) -> int:
+    """The width of the widest `plain_lure` that costs at most a share of its target's multiply-adds.
+
+    Args:
+        target: the network it will stand in front of.
+        shape: of the images.
+        share: of the target's multiply-adds, above 0.
+
+    Raises:
+        InputError: even the narrowest lure costs more.
+    """
+    budget = share * multiply_adds(target, shape)
+    fitting = [
+        width
+        for width in (64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
+        if multiply_adds(plain_lure(shape, width), shape) <= budget
+    ]
+    if not fitting:
+        raise InputError(
+            f"no lure for images of {shape[1]} by {shape[2]} costs less than {budget:,.0f} multiply-adds, {share:g} of the target's: "
+            "name a lure instead of 'sized'."
+        )
+    return fitting[0]
+
+
+def multiply_adds(network: nn.Module, shape: Shape) -> int:
+    """Multiply-adds of one image through a network, counted as it runs."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    with frozen(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape, device=device))
+    return counter.get_total_flops() // 2
+
+
+TARGETS: Mapping[str, Callable[[Shape, int], nn.Module]] = MappingProxyType(
+    {"mnist": mnist_target, "svhn": svhn_target, "cifar10": cifar10_target, "plain": plain_target}
+)
+"""Targets by name: a function of the images' shape and the number of classes."""
+
+
+def make_target(name: str, shape: Shape, classes: int) -> nn.Module:
+    """A target by name, with fresh weights.
+
+    Raises:
+        InputError: no target has that name.
+    """
+    if name not in TARGETS:
+        raise InputError(f"there is no target '{name}': give one of {', '.join(TARGETS)}, or module:function.")
+    return TARGETS[name](shape, classes)
+
+
+def make_lure(name: str, target: nn.Module, shape: Shape) -> tuple[nn.Module, str]:
+    """A lure by name, with fresh weights, and the name that makes the same one again.
+
+    Args:
+        name: `mnist`, `svhn`, `cifar10` (the paper's), `sized` (as wide as half of the target's cost allows), or `plain-WIDTH`.
+        target: the network it will stand in front of.
+        shape: of the images.
+
+    Raises:
+        InputError: no lure has that name, or it is not for images of this shape.
+    """
+    if name in LURES:
+        return LURES[name](shape), name
+    kind, _, width = name.partition("-")
+    if name == "sized":
+        width = str(widest(target, shape))
+    elif kind != "plain" or not width.isdecimal() or int(width) < 1:
+        raise InputError(
+            f"there is no lure '{name}': give one of {', '.join(LURES)}, sized, plain-WIDTH, or module:function."
+        )
+    return plain_lure(shape, int(width)), f"plain-{width}"
+
+
+LURES: Mapping[str, Callable[[Shape], nn.Module]] = MappingProxyType(
+    {"mnist": mnist_lure, "svhn": svhn_lure, "cifar10": cifar10_lure}
+)
+"""The paper's lures by name: a function of the images' shape."""
+
+
+def check_lure(lure: Callable[[Tensor], Tensor], images: Tensor) -> None:
+    """Refuse a lure that does not give back images of the shape it was given.
+
+    Raises:
+        InputError: the shape differs, or values lie outside [0, 1].
+    """
+    with frozen(lure), torch.no_grad():
+        seen = lure(images)
+    if seen.shape != images.shape:
+        raise InputError(
+            f"the lure made images {list(seen.shape[1:])} out of images {list(images.shape[1:])}: give one that keeps the shape."
+        )
+    low, high = (float(value) for value in torch.aminmax(seen))
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"the lure gave values from {low:g} to {high:g}: give one whose output lies in [0, 1] (end it with a sigmoid)."
+        )
+
+
+def _vgg_target(shape: Shape, classes: int, widths: tuple[int, int, int]) -> nn.Sequential:
+    channels, height, width = shape
+    layers: list[nn.Module] = []
+    for block, out in enumerate(widths):
+        # The first convolution takes no padding; the pooling comes before normalisation and ReLU.
+        layers += [nn.Conv2d(channels, out, 3, padding=0 if block == 0 else 1, bias=False), _norm(out), nn.ReLU()]
+        layers += [nn.Conv2d(out, out, 3, padding=1, bias=False), nn.MaxPool2d(2), _norm(out), nn.ReLU()]
+        channels = out
+    features = widths[-1] * ((height - 2) // 8) * ((width - 2) // 8)
+    for index, inputs in enumerate((features, 1024)):
+        layers += [nn.Flatten()] if index == 0 else []
+        layers += [
+            nn.Dropout(0.25),
+            nn.Linear(inputs, 1024, bias=False),
+            nn.BatchNorm1d(1024, KERAS_EPS, KERAS_MOMENTUM),
+            nn.ReLU(),
+        ]
+    return _glorot(nn.Sequential(*layers, nn.Linear(1024, classes, bias=False)))
+
+
+def _deep_lure(shape: Shape, encoder: tuple[str, ...], decoder: tuple[str, ...], dropout: float) -> nn.Sequential:
+    fold = 2 ** encoder.count("pool")
+    if shape[1] % fold or shape[2] % fold:
+        raise InputError(
+            f"this lure halves images {encoder.count('pool')} times: give sides that {fold} divides, not {shape[1]} by {shape[2]}."
+        )
+    channels = shape[0]
+    layers: list[nn.Module] = []
+    names = encoder + decoder
+    for index, name in enumerate(names):
+        if name == "pool":
+            layers.append(nn.MaxPool2d(2))
+        elif name == "up":
+            layers.append(nn.Upsample(scale_factor=2))
+        else:
+            layers += [nn.Conv2d(channels, int(name), 3, padding=1), _norm(int(name)), nn.ReLU()]
+            channels = int(name)
+            if index in (0, len(names) - 1):
+                layers.append(nn.Dropout(dropout))
+    return _glorot(nn.Sequential(*layers, nn.Conv2d(channels, shape[0], 3, padding=1), _norm(shape[0]), nn.Sigmoid()))
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, KERAS_EPS, KERAS_MOMENTUM)
+
+
+def _glorot(network: nn.Sequential) -> nn.Sequential:
+    """Keras's initial weights, which the authors used: Glorot's uniform, biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network

@@ -1,0 +1,214 @@
+"""What the rows of one section say, in words: what was run, what the paper claims and whether it holds here."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from statistics import fmean
+from typing import Literal
+
+from luring.paper import tables, words
+from luring.paper.tables import ACCURACY_TOLERANCE, TRANSFER_TOLERANCE, Line, Value
+from luring.paper.words import RATES, number, signed
+from luring.rows import Row, select
+
+RIVALS = ("stack", "auto", "c_e")
+"""What the paper compares Luring with."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding, and whether a claim of the paper holds ('measured' where the paper claims nothing)."""
+
+    verdict: Literal["holds", "holds in part", "does not hold", "measured"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An AC_M or DAC of Luring that the paper has too."""
+
+    attack: str
+    eps: float
+    rate: str
+    value: Value
+
+    def __str__(self) -> str:
+        """'DAC of MIM at ε 0.3 (0.93, paper 0.94)'."""
+        where = f"{RATES[self.rate]} of {words.cell(self.attack, self.eps)}"
+        return f"{where} ({number(self.value.mean)}, paper {number(self.value.paper)})"
+
+
+@dataclass(frozen=True)
+class Against:
+    """Luring against the paper; figures that either lacks are left out.
+
+    Attributes:
+        figures: every AC_M and DAC that both have.
+        ac_m: mean of AC_M less the paper's; `nan` where there is none.
+        dac: the same of DAC.
+        worst: the one furthest below the paper's, or least above it.
+        misses: those below the paper's by more than `TRANSFER_TOLERANCE`.
+    """
+
+    figures: list[Figure]
+    ac_m: float
+    dac: float
+    worst: Figure | None
+    misses: list[Figure]
+
+
+def against_paper(lines: Sequence[Line]) -> Against:
+    """AC_M and DAC of Luring beside the paper's."""
+    figures = [
+        Figure(line.attack, line.eps, rate, line.cells["luring"][rate])
+        for line in lines
+        if "luring" in line.cells
+        for rate in ("ac_m", "dac")
+        if not isnan(line.cells["luring"][rate].difference)
+    ]
+    return Against(
+        figures=figures,
+        ac_m=_mean(figure.value.difference for figure in figures if figure.rate == "ac_m"),
+        dac=_mean(figure.value.difference for figure in figures if figure.rate == "dac"),
+        worst=min(figures, key=lambda figure: figure.value.difference, default=None),
+        misses=[figure for figure in figures if figure.value.short],
+    )
+
+
+def ran(rows: Sequence[Row]) -> str:
+    """What was run, in one sentence."""
+    names = [words.architecture(name) for name in tables.present(rows, "architecture", words.ARCHITECTURES)]
+    parts = [words.listing(names)]
+    if accuracy := select(rows, kind="accuracy"):
+        parts.append(f"test accuracy on {images(accuracy)}")
+    if transfer := select(rows, kind="transfer"):
+        attacks = [words.attack(name) for name in tables.present(transfer, "attack", words.ATTACKS)]
+        radii = words.listing(f"{eps:g}" for eps in tables.numbers(transfer, "eps"))
+        parts.append(f"{words.listing(attacks)} at ε {radii}, crafted on M∘P and shown to M, on {images(transfer)}")
+    count = len({row["seed"] for row in rows})
+    return f"{'; '.join(parts)}; {'one seed' if count == 1 else f'{count} seeds'}."
+
+
+def images(rows: Iterable[Row]) -> str:
+    """'1000 images', or '970 to 1000 images'."""
+    counts = sorted({int(row["n"]) for row in rows})
+    return f"{counts[0]:,} images" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} images"
+
+
+def findings(rows: Sequence[Row]) -> list[Finding]:
+    """Each claim that the rows of one section can be checked against, with its exceptions."""
+    transfer = tables.transfer(rows)
+    # The paper claims the l0 distortion of MNIST alone: elsewhere it finds no difference.
+    distortion = tables.distortion(rows) if rows[0]["dataset"] == "mnist" else []
+    found = [
+        _claim("DAC is higher with Luring than with C_E", transfer, ["dac"], ["c_e"]),
+        _claim("DAC is higher with Luring than with every other architecture", transfer, ["dac"]),
+        _claim("AC_M is higher with Luring than with every other architecture", transfer, ["ac_m"]),
+        _near_paper(transfer),
+        _accuracy(rows),
+        _claim("Where every M∘P is fooled, DR and Adq are highest with Luring", tables.effect(rows), ["dr", "adq"]),
+        _claim("The median l0 distortion is highest with Luring", distortion, ["median"]),
+        _background(rows),
+    ]
+    return [finding for finding in found if finding is not None]
+
+
+def verdicts(found: Sequence[Finding]) -> str:
+    """'Of 7 claims checked against these rows, 5 hold, 1 holds in part and 1 does not hold.'."""
+    counts = Counter(finding.verdict for finding in found)
+    judged = sum(counts.values()) - counts["measured"]
+    if not judged:
+        return "The paper claims nothing that these rows can be checked against."
+    parts = [
+        f"{counts['holds']} {'holds' if counts['holds'] == 1 else 'hold'}",
+        f"{counts['holds in part']} {'holds' if counts['holds in part'] == 1 else 'hold'} in part",
+        f"{counts['does not hold']} {'does' if counts['does not hold'] == 1 else 'do'} not hold",
+    ]
+    return f"Of {judged} claims checked against these rows, {words.listing(part for part in parts if part[0] != '0')}."
+
+
+def _claim(what: str, lines: Sequence[Line], rates: list[str], others: Sequence[str] = RIVALS) -> Finding | None:
+    """A claim that Luring's figure is above the highest of the others', over every cell that has both."""
+    lost: list[str] = []
+    compared = 0
+    for line in lines:
+        for rate in rates:
+            means = {name: cell[rate].mean for name, cell in line.cells.items() if not isnan(cell[rate].mean)}
+            rivals = [means[name] for name in others if name in means]
+            if "luring" not in means or not rivals:
+                continue
+            compared += 1
+            if means["luring"] <= max(rivals):
+                where = f"{RATES[rate]} of " if len(rates) > 1 else ""
+                digits = 0 if rate == "median" else 2
+                against = f"{number(means['luring'], digits)} against {number(max(rivals), digits)}"
+                lost.append(f"{where}{words.cell(line.attack, line.eps)} ({against})")
+    if not compared:
+        return None
+    exceptions = f", not in {words.listing(lost)}" if lost else ""
+    return _judged(len(lost), compared, f"{what} in {compared - len(lost)} of {compared} comparisons{exceptions}.")
+
+
+def _judged(lost: int, of: int, text: str) -> Finding:
+    """It holds in part while less than half is lost."""
+    return Finding("holds" if not lost else "holds in part" if 2 * lost < of else "does not hold", text)
+
+
+def _near_paper(lines: Sequence[Line]) -> Finding | None:
+    against = against_paper(lines)
+    if against.worst is None:
+        return None
+    misses = words.listing(map(str, against.misses)) if against.misses else "none"
+    near = len(against.figures) - len(against.misses)
+    return _judged(
+        len(against.misses),
+        len(against.figures),
+        f"Luring's AC_M and DAC reach the paper's, or miss them by {TRANSFER_TOLERANCE:g} at most, in {near} of "
+        f"{len(against.figures)} comparisons; on average AC_M differs by {signed(against.ac_m)} and DAC by "
+        f"{signed(against.dac)}. The worst is {against.worst}. Below by more than {TRANSFER_TOLERANCE:g}: {misses}.",
+    )
+
+
+def _accuracy(rows: Sequence[Row]) -> Finding | None:
+    lines = {line.architecture: line for line in tables.accuracy(rows)}
+    luring = lines.get("luring")
+    if luring is None:
+        return None
+    alone = f" (the target alone {number(lines['base'].test_accuracy.mean, 3)})" if "base" in lines else ""
+    text = (
+        f"With Luring, M∘P classifies {number(luring.test_accuracy.mean, 3)} of the test images correctly{alone}; "
+        f"the two agree and are right on {number(luring.agreement.mean, 3)}."
+    )
+    if not isnan(luring.disagreement.mean):
+        text += f" A guard by bare agreement would reject {number(luring.disagreement.mean, 3)} of the clean images."
+    beside = {"test accuracy": luring.test_accuracy, "agreement": luring.agreement}
+    beside = {name: value for name, value in beside.items() if not isnan(value.difference)}
+    if not beside:
+        return Finding("measured", text)
+    differences = words.listing(f"{name} {signed(value.difference, 3)}" for name, value in beside.items())
+    text += f" Against the paper, which they may miss by {ACCURACY_TOLERANCE:g}: {differences}."
+    return _judged(sum(value.short for value in beside.values()), len(beside), text)
+
+
+def _background(rows: Sequence[Row]) -> Finding | None:
+    """Figure 6, which the paper shows for Auto and Luring."""
+    shares = {name: background(select(rows, kind="gradient", architecture=name)) for name in ("luring", "auto")}
+    if any(isnan(share) for share in shares.values()):
+        return None
+    return _judged(
+        0 if shares["luring"] > shares["auto"] else 1,
+        1,
+        f"Of P's gradient, a share of {number(shares['luring'])} lies on the background with Luring, "
+        f"of {number(shares['auto'])} with Auto.",
+    )
+
+
+def background(rows: Iterable[Row]) -> float:
+    """Mean share of the gradient of P on the background over the images shown; `nan` where none has one."""
+    return _mean(share for row in rows if not isnan(share := tables.as_number(row.get("background"))))
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return fmean(known) if known else nan

@@ -1,0 +1,259 @@
+"""From rows to tables, as plain data; `printed` shows them in a terminal and in Markdown, `report` on a page."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan, nan
+from statistics import fmean, stdev
+from typing import Any
+
+from luring.paper import published, words
+from luring.rows import Row, select
+
+ACCURACY_TOLERANCE = 0.01
+"""A figure of Table 1 further than this below the paper's is marked."""
+TRANSFER_TOLERANCE = 0.05
+"""An AC_M or DAC further than this below the paper's is marked."""
+
+FIVE = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
+"""What the five numbers of `l0` are."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure taken over seeds, and the paper's.
+
+    Attributes:
+        mean: over the seeds that have the figure; `nan` where none has.
+        spread: sample standard deviation over them; `nan` below two.
+        seeds: how many have it.
+        paper: the paper's figure; `nan` where it has none.
+        tolerance: how far below the paper's is near enough; `nan` where lower is not worse.
+    """
+
+    mean: float
+    spread: float
+    seeds: int
+    paper: float = nan
+    tolerance: float = nan
+
+    @property
+    def difference(self) -> float:
+        """Ours less the paper's, rounded where floats end: 0.35 is not more than 0.05 below 0.4."""
+        return round(self.mean - self.paper, 9)
+
+    @property
+    def short(self) -> bool:
+        """Whether it is below the paper's by more than the tolerance."""
+        return self.difference < -self.tolerance
+
+    def text(self, digits: int = 2) -> str:
+        """'0.93', or '0.93 ± 0.01' over several seeds."""
+        shown = words.number(self.mean, digits)
+        return shown if isnan(self.spread) else f"{shown} ± {words.number(self.spread, digits)}"
+
+
+@dataclass(frozen=True)
+class AccuracyLine:
+    """A line of Table 1."""
+
+    architecture: str
+    test_accuracy: Value
+    agreement: Value
+    disagreement: Value
+
+
+@dataclass(frozen=True)
+class Line:
+    """The figures of one attack and ε, by architecture and by the name of the figure.
+
+    `best` names the architectures with the highest DAC at the digits shown; none where there is nothing to compare.
+    """
+
+    attack: str
+    eps: float
+    cells: dict[str, dict[str, Value]]
+    best: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One number of steps of a cell: `own` where it is that of the cell itself."""
+
+    architecture: str
+    steps: int
+    own: bool
+    rates: dict[str, Value]
+
+
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each data set and scale, in the order in which they first appear."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["dataset"], row["scale"]), []).append(row)
+    return list(found.values())
+
+
+def over_seeds(rows: Iterable[Row], field: str, paper: float = nan, tolerance: float = nan) -> Value:
+    """Mean and spread of one figure; of two rows with the same seed the later one stands."""
+    by_seed = {row["seed"]: as_number(row.get(field)) for row in rows}
+    values = [value for value in by_seed.values() if isfinite(value)]
+    return Value(
+        mean=fmean(values) if values else nan,
+        spread=stdev(values) if len(values) > 1 else nan,
+        seeds=len(values),
+        paper=paper,
+        tolerance=tolerance,
+    )
+
+
+def as_number(value: Any) -> float:
+    """A figure of a row: null is `nan`."""
+    return nan if value is None else float(value)
+
+
+def present(rows: Iterable[Row], field: str, order: Iterable[str]) -> list[str]:
+    """The names in a field: those of `order` first, others after them, sorted."""
+    names: set[str] = {row[field] for row in rows if field in row}
+    known = [name for name in order if name in names]
+    return known + sorted(names.difference(known))
+
+
+def numbers(rows: Iterable[Row], field: str) -> list[float]:
+    """The numbers in a field, sorted."""
+    return sorted({float(row[field]) for row in rows if field in row})
+
+
+def accuracy(rows: Sequence[Row]) -> list[AccuracyLine]:
+    """Table 1 from the rows of one section."""
+    measured = select(rows, kind="accuracy")
+    lines: list[AccuracyLine] = []
+    for name in present(measured, "architecture", words.ARCHITECTURES):
+        cell = select(measured, architecture=name)
+        paper = (published.table1(cell[0]["dataset"], name) if _compared(cell[0]) else None) or {}
+        lines.append(
+            AccuracyLine(
+                name,
+                over_seeds(cell, "test_accuracy", paper.get("test_accuracy", nan), ACCURACY_TOLERANCE),
+                over_seeds(cell, "agreement", paper.get("agreement", nan), ACCURACY_TOLERANCE),
+                over_seeds(cell, "disagreement"),
+            )
+        )
+    return lines
+
+
+def transfer(rows: Sequence[Row]) -> list[Line]:
+    """Tables 2 to 4 from the rows of one section: `ac_mop`, `ac_m`, `dac`."""
+    lines: list[Line] = []
+    for attack, eps, cells in _cells(select(rows, kind="transfer")):
+        values = {name: _transfer(cell) for name, cell in cells.items()}
+        lines.append(Line(attack, eps, values, _best(values)))
+    return lines
+
+
+def effect(rows: Sequence[Row]) -> list[Line]:
+    """Figure 4: `dr` and `adq`, over the examples that fool every M∘P."""
+    return [
+        Line(
+            attack,
+            eps,
+            {name: {rate: over_seeds(cell, rate) for rate in ("dr", "adq")} for name, cell in cells.items()},
+        )
+        for attack, eps, cells in _cells(select(rows, kind="effect"))
+    ]
+
+
+def distortion(rows: Sequence[Row]) -> list[Line]:
+    """Figure 5: the five numbers of the l0 distortion of PGD's examples, of MIM's where PGD was not run."""
+    measured = [
+        {**row, **dict(zip(FIVE, row["l0"], strict=True))} for row in select(rows, kind="transfer") if row.get("l0")
+    ]
+    drawn = select(measured, attack="pgd") or select(measured, attack="mim")
+    return [
+        Line(attack, eps, {name: {five: over_seeds(cell, five) for five in FIVE} for name, cell in cells.items()})
+        for attack, eps, cells in _cells(drawn)
+    ]
+
+
+def convergence(rows: Sequence[Row]) -> list[tuple[str, float, list[Steps]]]:
+    """For each attack and ε computed again with other numbers of steps: every number, the cell's own among them."""
+    found: list[tuple[str, float, list[Steps]]] = []
+    for attack, eps, cells in _cells(select(rows, kind="convergence")):
+        lines: list[Steps] = []
+        for name, others in cells.items():
+            own = select(rows, kind="transfer", attack=attack, eps=eps, architecture=name)
+            both = [{**row, "steps": row["settings"]["steps"]} for row in [*others, *own] if "steps" in row["settings"]]
+            for steps in numbers(both, "steps"):
+                at = select(both, steps=steps)
+                rates = {rate: over_seeds(at, rate) for rate in ("ac_mop", "ac_m", "dac")}
+                lines.append(Steps(name, int(steps), any(row["kind"] == "transfer" for row in at), rates))
+        found.append((attack, eps, lines))
+    return found
+
+
+def _cells(rows: Sequence[Row]) -> list[tuple[str, float, dict[str, list[Row]]]]:
+    """The rows of each attack and ε, by architecture."""
+    found: list[tuple[str, float, dict[str, list[Row]]]] = []
+    for attack in present(rows, "attack", words.ATTACKS):
+        of_attack = select(rows, attack=attack)
+        for eps in numbers(of_attack, "eps"):
+            at = select(of_attack, eps=eps)
+            names = present(at, "architecture", words.ARCHITECTURES)
+            found.append((attack, eps, {name: select(at, architecture=name) for name in names}))
+    return found
+
+
+def _transfer(rows: list[Row]) -> dict[str, Value]:
+    row = rows[0]
+    where = row["dataset"], row["attack"], float(row["eps"]), row["architecture"]
+    paper = (published.transfer(*where) if _compared(row) else None) or {}
+    # A lower AC_MoP says that the attack is stronger, not that the defence is weaker: it is never marked.
+    return {
+        "ac_mop": over_seeds(rows, "ac_mop", paper.get("ac_mop", nan)),
+        "ac_m": over_seeds(rows, "ac_m", paper.get("ac_m", nan), TRANSFER_TOLERANCE),
+        "dac": over_seeds(rows, "dac", paper.get("dac", nan), TRANSFER_TOLERANCE),
+    }
+
+
+def _compared(row: Row) -> bool:
+    """Whether the paper's figures belong beside it: `luring evaluate` measures networks that are not the paper's."""
+    return row["scale"] != "custom"
+
+
+def _best(cells: dict[str, dict[str, Value]]) -> frozenset[str]:
+    shown = {name: words.number(cell["dac"].mean) for name, cell in cells.items() if not isnan(cell["dac"].mean)}
+    if len(shown) < 2:
+        return frozenset()
+    highest = max(shown.values(), key=float)
+    return frozenset(name for name, value in shown.items() if value == highest)
+
+
+def values(lines: Sequence[AccuracyLine] | Sequence[Line]) -> list[Value]:
+    """Every figure of a table that stands beside the paper's, where the paper has it."""
+    found: list[Value] = []
+    for line in lines:
+        if isinstance(line, AccuracyLine):
+            found += [line.test_accuracy, line.agreement]
+        else:
+            found += [value for cell in line.cells.values() for value in cell.values()]
+    return found
+
+
+def has_paper(lines: Sequence[AccuracyLine] | Sequence[Line]) -> bool:
+    """Whether the paper has any of these figures."""
+    return any(not isnan(value.paper) for value in values(lines))
+
+
+def architectures(lines: Iterable[Line]) -> list[str]:
+    """The columns of a table."""
+    return present(
+        ({"architecture": name} for line in lines for name in line.cells), "architecture", words.ARCHITECTURES
+    )
+
+
+def seeds(lines: Sequence[AccuracyLine] | Sequence[Line]) -> str:
+    """How many seeds the figures are over, and what ± means where it stands."""
+    counts = {value.seeds for value in values(lines) if value.seeds} or {0}
+    low, high = min(counts), max(counts)
+    if high <= 1:
+        return "One seed."
+    return f"Mean ± standard deviation over {high if low == high else f'{low} to {high}'} seeds."

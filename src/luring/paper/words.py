@@ -1,0 +1,84 @@
+"""How names and figures are written, the same in a terminal, in Markdown and on the page."""
+
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
+from math import isfinite
+
+ARCHITECTURES = {
+    "base": "Base (M)",
+    "stack": "Stack",
+    "auto": "Auto",
+    "c_e": "C_E",
+    "luring": "Luring",
+    "luring_alt": "L'",
+}
+ATTACKS = {
+    "fgsm": "FGSM",
+    "bim": "BIM",
+    "pgd": "PGD",
+    "mim": "MIM",
+    "miml2": "MIML2",
+    "dim": "DIM",
+    "mim-ti": "MIM-TI",
+    "dim-ti": "DIM-TI",
+}
+DATASETS = {"digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
+SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
+RATES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC", "dr": "DR", "adq": "Adq"}
+
+MINUS = "\N{MINUS SIGN}"
+MISSING = "\N{EN DASH}"
+"""Stands where there is no figure: never 0."""
+SHORT = "▼"
+"""Marks a figure below the paper's by more than its tolerance."""
+BEST = "*"
+"""Marks the best DAC of a line."""
+
+
+def architecture(name: str) -> str:
+    """'Base (M)' for `base`; a name of your own as it is."""
+    return ARCHITECTURES.get(name, name)
+
+
+def attack(name: str) -> str:
+    """'MIM-TI' for `mim-ti`."""
+    return ATTACKS.get(name, name)
+
+
+def section(dataset: str, scale: str) -> str:
+    """'MNIST, paper scale'."""
+    return f"{DATASETS.get(dataset, dataset)}, {SCALES.get(scale, scale)}"
+
+
+def cell(attack_name: str, eps: float) -> str:
+    """'MIM at ε 0.3'."""
+    return f"{attack(attack_name)} at ε {eps:g}"
+
+
+def listing(parts: Iterable[str]) -> str:
+    """'a, b and c'."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Rounded as by hand (0.125 is 0.13); '–' where there is none."""
+    if not isfinite(value):
+        return MISSING
+    # Float noise (0.28499999999999998) goes before the half is rounded.
+    rounded = Decimal(repr(round(value, 9))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return str(abs(rounded) if rounded == 0 else rounded).replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign, none on zero; '–' where there is none."""
+    shown = number(value, digits)
+    return f"+{shown}" if value > 0 and shown.strip("0.") else shown
+
+
+def duration(seconds: float) -> str:
+    """'48 s', '12 min', '3 h 5 min'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

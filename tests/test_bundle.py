@@ -1,0 +1,159 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from luring import bundle, networks
+from luring.errors import InputError
+
+torch.set_num_threads(1)
+SHAPE, CLASSES = (1, 8, 8), 3
+CONFIG = {"target": "plain", "lure": "plain-2", "shape": list(SHAPE), "classes": ["a", "b", "c"], "seed": 4}
+
+
+@pytest.fixture
+def made():
+    torch.manual_seed(1)
+    return networks.plain_target(SHAPE, CLASSES).eval(), networks.plain_lure(SHAPE, 2).eval()
+
+
+@pytest.fixture
+def folder(tmp_path, made):
+    bundle.save(tmp_path / "b", *made, CONFIG)
+    return tmp_path / "b"
+
+
+def change(folder, **fields):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def refused(folder, match, **networks_given):
+    with pytest.raises(InputError, match=match) as caught:
+        bundle.load(folder, **networks_given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@torch.no_grad()
+def test_what_is_saved_answers_the_same_when_loaded(folder, made):
+    target, lure = made
+    found, x = bundle.load(folder), torch.rand(5, *SHAPE)
+    assert torch.equal(found.target(x), target(x))
+    assert torch.equal(found.lure(x), lure(x))
+    assert torch.equal(found.decoy(x), target(lure(x)))
+    assert not any(module.training for part in (found.target, found.lure, found.decoy) for module in part.modules())
+    assert found.config["seed"] == 4
+    assert found.config["format"] == bundle.FORMAT
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "lure.safetensors", "target.safetensors"]
+
+
+@torch.no_grad()
+def test_statistics_of_batch_normalisation_and_channels_last_come_back(tmp_path):
+    shape = (3, 16, 16)
+    target = networks.plain_target(shape, CLASSES).eval()
+    lure = networks.svhn_lure(shape).train()
+    lure(torch.rand(4, *shape))
+    lure.eval().to(memory_format=torch.channels_last)
+    bundle.save(tmp_path, target, lure, CONFIG | {"lure": "svhn", "shape": list(shape)})
+    x = torch.rand(2, *shape)
+    assert torch.allclose(bundle.load(tmp_path).lure(x), lure(x), atol=1e-6)
+
+
+def test_saving_again_replaces(folder, made):
+    target, _ = made
+    other = networks.plain_lure(SHAPE, 2)
+    bundle.save(folder, target, other, CONFIG)
+    assert bundle.digest(bundle.load(folder).lure) == bundle.digest(other)
+    assert len(list(folder.iterdir())) == 3, "no temporary file is left"
+
+
+@torch.no_grad()
+def test_stack_has_a_classifier_of_its_own(tmp_path, made):
+    target, lure = made
+    behind = networks.plain_target(SHAPE, CLASSES).eval()
+    bundle.save(tmp_path, target, lure, CONFIG, stack=behind)
+    found, x = bundle.load(tmp_path), torch.rand(3, *SHAPE)
+    assert torch.equal(found.target(x), target(x))
+    assert torch.equal(found.decoy(x), behind(lure(x)))
+    assert not torch.equal(found.decoy(x), target(lure(x)))
+
+
+@pytest.mark.parametrize("name", ["target", "lure", "stack"])
+def test_altered_weights_are_refused(tmp_path, made, name):
+    target, lure = made
+    bundle.save(tmp_path, target, lure, CONFIG, stack=networks.plain_target(SHAPE, CLASSES))
+    file = tmp_path / f"{name}.safetensors"
+    weights = load_file(file)
+    next(iter(weights.values())).view(-1)[0] += 1e-3
+    save_file(weights, file)
+    assert str(file) in refused(tmp_path, "was changed")
+
+
+def test_damaged_or_missing_weights_are_refused(folder):
+    file = folder / "lure.safetensors"
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:4], b""):
+        file.write_bytes(damaged)
+        assert str(file) in refused(folder, "does not hold the weights")
+    file.unlink()
+    refused(folder, "does not hold the weights")
+
+
+def test_weights_of_another_network_are_refused(folder):
+    change(folder, lure="plain-4")
+    refused(folder, "does not hold the weights")
+
+
+def test_what_is_no_bundle_is_refused(tmp_path, folder):
+    refused(tmp_path, "no config.json")
+    refused(tmp_path / "nowhere", "no config.json")
+    change(folder, format=bundle.FORMAT + 1)
+    refused(folder, "newer Luring")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "{}", '{"format": 1}', '{"format": "1"}', "\x00", '{"format": 1, "shape": [1]}']
+)
+def test_a_damaged_config_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    refused(folder, "damaged")
+
+
+def test_a_config_that_is_not_text_is_refused(folder):
+    (folder / "config.json").write_bytes(b"\xff\xfe{")
+    refused(folder, "damaged")
+
+
+@torch.no_grad()
+def test_networks_of_ones_own_are_given_never_looked_up(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, CLASSES)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1))
+
+    target, lure = Own(), networks.plain_lure(SHAPE, 2)
+    bundle.save(tmp_path, target, lure, CONFIG | {"target": "os:getcwd"})
+    refused(tmp_path, "no target 'os:getcwd'")
+    fresh, x = Own().train(), torch.rand(2, *SHAPE)
+    found = bundle.load(tmp_path, target=fresh)
+    assert torch.equal(found.target(x), target(x))
+    assert not found.target.training
+    bundle.save(tmp_path, target, lure, CONFIG | {"target": "os:getcwd", "lure": "os:getcwd"})
+    refused(tmp_path, "no lure 'os:getcwd'", target=Own())
+    found = bundle.load(tmp_path, target=Own(), lure=networks.plain_lure(SHAPE, 2))
+    assert torch.equal(found.lure(x), lure(x))
+
+
+def test_the_digest_is_of_the_weights_alone(made):
+    target, _ = made
+    before = bundle.digest(target)
+    assert bundle.digest(target.train().to(memory_format=torch.channels_last)) == before
+    with torch.no_grad():
+        next(target.parameters()).view(-1)[0] += 1
+    assert bundle.digest(target) != before

@@ -1,0 +1,160 @@
+import pytest
+import torch
+from torch import nn
+
+from luring import networks
+from luring.errors import InputError
+
+torch.set_num_threads(1)
+
+
+def parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_sizes_that_the_facts_give():
+    rgb = (3, 32, 32)
+    lure = networks.cifar10_lure()
+    assert round(parameters(lure) / 1e6, 1) == 14.8
+    assert round(networks.multiply_adds(lure, rgb) / 1e9, 1) == 4.3
+    assert round(networks.multiply_adds(networks.cifar10_target(), rgb) / 1e9, 2) == 0.51
+    assert round(networks.multiply_adds(networks.svhn_lure(), rgb) / 1e9, 2) == 0.80
+
+
+def test_the_small_sizes_by_hand():
+    target = networks.mnist_target()
+    assert parameters(target) == 32 * 25 + 64 * 32 * 25 + (64 * 49 * 1024 + 1024) + (1024 * 10 + 10)
+    adds = 28 * 28 * 32 * 25 + 14 * 14 * 64 * 32 * 25 + 64 * 49 * 1024 + 1024 * 10
+    assert networks.multiply_adds(target, (1, 28, 28)) == adds
+    assert parameters(networks.mnist_lure()) == 160 + 1160 + 3 * 584 + 1168 + 145
+
+
+def test_counting_leaves_the_network_as_it_was():
+    network = networks.plain_target((1, 8, 8), 3).train()
+    networks.multiply_adds(network, (1, 8, 8))
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mnist", (1, 28, 28)), ("svhn", (3, 32, 32)), ("cifar10", (3, 32, 32)), ("plain", (3, 9, 7))]
+)
+def test_targets_give_logits(name, shape):
+    network = networks.make_target(name, shape, 7).eval()
+    with torch.no_grad():
+        assert network(torch.rand(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mnist", (1, 28, 28)),
+        ("svhn", (3, 32, 32)),
+        ("cifar10", (3, 32, 32)),
+        ("plain-4", (1, 9, 7)),
+        ("plain-2", (3, 5, 8)),
+        ("plain-1", (1, 2, 3)),
+        ("plain-3", (3, 31, 33)),
+    ],
+)
+def test_lures_give_images_of_the_same_shape(name, shape):
+    lure, again = networks.make_lure(name, nn.Identity(), shape)
+    assert again == name
+    with torch.no_grad():
+        seen = lure.eval()(torch.rand(2, *shape))
+    assert seen.shape == (2, *shape)
+    assert seen.min() >= 0
+    assert seen.max() <= 1
+
+
+def test_the_narrowest_place_of_the_mnist_lure():
+    seen = torch.rand(1, 1, 28, 28)
+    smallest = None
+    with torch.no_grad():
+        for layer in networks.mnist_lure():
+            seen = layer(seen)
+            if smallest is None or seen.numel() < smallest.numel():
+                smallest = seen
+    assert smallest.shape == (1, 8, 4, 4)
+
+
+def test_the_batch_normalisation_is_that_of_keras():
+    norms = [m for m in networks.cifar10_target().modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    norms += [m for m in networks.cifar10_lure().modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+@pytest.mark.parametrize(("network", "rates"), [("svhn", [0.15, 0.15]), ("cifar10", [0.3, 0.3])])
+def test_the_dropout_of_the_deep_lures(network, rates):
+    lure, _ = networks.make_lure(network, nn.Identity(), (3, 32, 32))
+    assert [layer.p for layer in lure if isinstance(layer, nn.Dropout)] == rates
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 11), (1, 28, 28)])
+def test_the_sized_lure_costs_at_most_half_of_its_target_and_the_next_wider_more(shape):
+    target = networks.plain_target(shape, 10)
+    lure, name = networks.make_lure("sized", target, shape)
+    budget = networks.multiply_adds(target, shape) / 2
+    assert networks.multiply_adds(lure, shape) <= budget
+    width = networks.widest(target, shape)
+    assert name == f"plain-{width}"
+    widths = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+    wider = [w for w in widths if w > width]
+    assert not wider or networks.multiply_adds(networks.plain_lure(shape, wider[0]), shape) > budget
+
+
+def test_the_decoy_is_the_target_behind_the_lure():
+    target, lure = networks.plain_target((1, 8, 8), 3), networks.plain_lure((1, 8, 8), 2)
+    decoy, x = networks.compose(lure, target), torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(decoy(x), target(lure(x)))
+    assert {id(p) for p in decoy.parameters()} == {id(p) for n in (target, lure) for p in n.parameters()}
+
+
+@pytest.mark.parametrize("name", ["nothing", "plain", "plain-", "plain-0", "plain-x", "plain-²", "sized-3x"])
+def test_unknown_lures_are_refused(name):
+    with pytest.raises(InputError, match="no lure"):
+        networks.make_lure(name, nn.Identity(), (1, 8, 8))
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="no target 'nothing'"):
+        networks.make_target("nothing", (1, 8, 8), 3)
+    with pytest.raises(InputError, match="28 by 28"):
+        networks.make_lure("mnist", nn.Identity(), (1, 32, 32))
+    with pytest.raises(InputError, match="sides that 8 divides"):
+        networks.make_lure("svhn", nn.Identity(), (3, 30, 32))
+    tiny = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(InputError, match="costs less"):
+        networks.widest(tiny, (1, 8, 8))
+
+
+class Was(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        return self.change(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: x[:, :, 1:], "keeps the shape"),
+        (lambda x: x.mean(1, keepdim=True), "keeps the shape"),
+        (lambda x: x + 1, r"\[0, 1\]"),
+        (lambda x: -x, r"\[0, 1\]"),
+        (lambda x: x * float("nan"), r"\[0, 1\]"),
+    ],
+)
+def test_a_lure_that_is_none_is_refused(change, says):
+    with pytest.raises(InputError, match=says):
+        networks.check_lure(Was(change), torch.rand(2, 3, 4, 4))
+
+
+def test_a_lure_that_is_one_is_left_as_it_was():
+    lure = networks.plain_lure((3, 5, 5), 2).train()
+    networks.check_lure(lure, torch.rand(2, 3, 5, 5))
+    assert lure.training
+    assert all(parameter.requires_grad for parameter in lure.parameters())

@@ -1,0 +1,418 @@
+# ruff: noqa: RUF001 - the dash and the minus sign are what is shown
+import csv
+import io
+from importlib.resources import files
+from math import isnan, nan, sqrt
+
+import pytest
+from rich.console import Console
+
+from luring.paper import printed, published, summary, tables, words
+
+ARCHITECTURES = ("stack", "auto", "c_e", "luring")
+
+
+def row(kind, architecture, seed=0, dataset="mnist", scale="quick", **fields):
+    return {
+        "kind": kind,
+        "dataset": dataset,
+        "scale": scale,
+        "architecture": architecture,
+        "seed": seed,
+        "n": 1000,
+        "settings": {},
+        "seconds": 1.0,
+        "commit": None,
+        "versions": {},
+        "hardware": {},
+        **fields,
+    }
+
+
+def transfer(architecture, ac_mop, ac_m, dac, attack="mim", eps=0.3, **fields):
+    return row("transfer", architecture, attack=attack, eps=eps, ac_mop=ac_mop, ac_m=ac_m, dac=dac, **fields)
+
+
+def accuracy(architecture, test_accuracy, agreement, disagreement=None, **fields):
+    figures = {"test_accuracy": test_accuracy, "agreement": agreement, "disagreement": disagreement}
+    return row("accuracy", architecture, **figures, **fields)
+
+
+def lines(name):
+    return list(csv.DictReader((files("luring.paper") / name).read_text().splitlines()))
+
+
+def as_papers(shift=0.0, dataset="mnist"):
+    """Rows that say what the paper says."""
+    numbers = [
+        {k: float(line[k]) + shift if line[k] else None for k in ("ac_mop", "ac_m", "dac")} | line_names(line)
+        for line in lines("tables2-4.csv")
+        if line["dataset"] == dataset
+    ]
+    return [transfer(**fields) for fields in numbers]
+
+
+def line_names(line):
+    names = {"attack": line["attack"], "eps": float(line["epsilon"])}
+    return names | {"architecture": line["architecture"], "dataset": line["dataset"]}
+
+
+def shown(renderable, width=100):
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+# The paper's tables
+
+
+def test_every_line_of_the_csv_is_found():
+    for line in lines("table1.csv"):
+        found = published.table1(line["dataset"], line["architecture"])
+        assert found is not None
+        for field in ("test_accuracy", "agreement"):
+            assert found[field] == float(line[field]) if line[field] else isnan(found[field])
+    for line in lines("tables2-4.csv"):
+        found = published.transfer(line["dataset"], line["attack"], float(line["epsilon"]), line["architecture"])
+        assert found is not None
+        for field in ("ac_mop", "ac_m", "dac"):
+            assert found[field] == float(line[field]) if line[field] else isnan(found[field])
+
+
+def test_empty_cells_are_nan_and_unknown_ones_none():
+    assert published.table1("mnist", "luring") == {"test_accuracy": 0.974, "agreement": 0.969}
+    missing = published.transfer("mnist", "fgsm", 0.3, "luring")
+    assert missing is not None
+    assert missing["ac_mop"] == 0.52
+    assert isnan(missing["ac_m"])
+    assert isnan(missing["dac"])
+    assert published.transfer("mnist", "mim", 0.1 + 0.2, "luring") == {"ac_mop": 0.11, "ac_m": 0.9, "dac": 0.94}
+    assert published.table1("digits", "luring") is None
+    assert published.table1("cifar10", "auto") is None
+    assert published.transfer("mnist", "pgd", 0.3, "luring") is None
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (0.125, 2, "0.13"),
+        (0.285, 2, "0.29"),
+        (0.8849, 2, "0.88"),
+        (1.0, 2, "1.00"),
+        (0.97049, 3, "0.970"),
+        (0.0, 2, "0.00"),
+        (-0.001, 2, "0.00"),
+        (-0.5, 1, "−0.5"),
+        (nan, 2, "–"),
+        (float("inf"), 2, "–"),
+    ],
+)
+def test_numbers_are_rounded_as_by_hand(value, digits, expected):
+    assert words.number(value, digits) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.004, "0.00"), (0.006, "+0.01"), (-0.006, "−0.01"), (-0.004, "0.00"), (nan, "–")]
+)
+def test_differences_carry_their_sign(value, expected):
+    assert words.signed(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0 s"), (89.0, "89 s"), (150.0, "2 min"), (3590.0, "1 h 0 min"), (9240.0, "2 h 34 min")],
+)
+def test_durations(seconds, expected):
+    assert words.duration(seconds) == expected
+
+
+def test_listing():
+    assert words.listing(["a"]) == "a"
+    assert words.listing(["a", "b", "c"]) == "a, b and c"
+
+
+# Tables
+
+
+def test_one_seed_is_the_value_alone():
+    (line,) = tables.transfer([transfer("luring", 0.104, 0.875, 0.936)])
+    value = line.cells["luring"]["dac"]
+    assert (value.mean, value.seeds) == (0.936, 1)
+    assert isnan(value.spread)
+    assert value.text() == "0.94"
+    assert line.cells["luring"]["ac_m"].text() == "0.88"
+
+
+def test_several_seeds_by_hand():
+    rows = [transfer("luring", 0.0, ac_m, 0.9, seed=seed) for seed, ac_m in enumerate((0.80, 0.90, 0.85))]
+    (line,) = tables.transfer(rows)
+    value = line.cells["luring"]["ac_m"]
+    assert value.mean == pytest.approx(0.85)
+    assert value.spread == pytest.approx(sqrt((0.05**2 + 0.05**2 + 0) / 2))
+    assert value.seeds == 3
+    assert value.text() == "0.85 ± 0.05"
+    assert tables.seeds([line]) == "Mean ± standard deviation over 3 seeds."
+
+
+def test_a_seed_without_the_figure_is_left_out_and_none_at_all_is_nan():
+    rows = [transfer("luring", 0.0, 0.8, None, seed=0), transfer("luring", 0.0, None, None, seed=1)]
+    cell = tables.transfer(rows)[0].cells["luring"]
+    assert (cell["ac_m"].mean, cell["ac_m"].seeds) == (0.8, 1)
+    assert (cell["dac"].text(), cell["dac"].seeds) == ("–", 0)
+    mixed = [*rows, transfer("stack", 0.1, 0.2, 0.3, seed=0), transfer("stack", 0.1, 0.2, 0.3, seed=1)]
+    assert tables.seeds(tables.transfer(mixed)) == "Mean ± standard deviation over 1 to 2 seeds."
+
+
+def test_of_two_rows_of_the_same_cell_the_later_stands():
+    cell = tables.transfer([transfer("luring", 0.0, 0.1, 0.1), transfer("luring", 0.0, 0.8, 0.9)])[0].cells["luring"]
+    assert (cell["ac_m"].mean, cell["ac_m"].seeds) == (0.8, 1)
+
+
+def test_lines_and_columns_stand_in_the_papers_order():
+    rows = [
+        transfer(name, 0.0, 0.5, 0.5, attack=attack, eps=eps)
+        for attack in ("zoo", "dim-ti", "fgsm")
+        for eps in (0.5, 0.3)
+        for name in ("mine", "luring", "stack")
+    ]
+    found = tables.transfer(rows)
+    assert [(line.attack, line.eps) for line in found] == [
+        (attack, eps) for attack in ("fgsm", "dim-ti", "zoo") for eps in (0.3, 0.5)
+    ]
+    assert tables.architectures(found) == ["stack", "luring", "mine"]
+
+
+@pytest.mark.parametrize(("ours", "short"), [(0.89, False), (0.8899, True), (0.95, False), (None, False)])
+def test_transfer_is_marked_more_than_5_points_below_the_paper(ours, short):
+    value = tables.transfer([transfer("luring", 0.0, 0.9, ours)])[0].cells["luring"]["dac"]
+    assert value.paper == 0.94
+    assert value.short is short
+
+
+def test_float_noise_marks_nothing():
+    assert 0.35 - 0.40 < -0.05
+    assert not tables.Value(0.35, nan, 1, 0.40, 0.05).short
+
+
+@pytest.mark.parametrize(("ours", "short"), [(0.964, False), (0.9639, True), (0.99, False)])
+def test_table_1_is_marked_more_than_1_point_below_the_paper(ours, short):
+    (line,) = tables.accuracy([accuracy("luring", ours, 0.969)])
+    assert line.test_accuracy.short is short
+    assert not line.agreement.short
+
+
+def test_a_stronger_attack_is_not_marked():
+    assert (
+        not tables.transfer([transfer("luring", 0.0, 0.9, 0.94, attack="fgsm", eps=0.5)])[0]
+        .cells["luring"]["ac_mop"]
+        .short
+    )
+
+
+def test_best_dac_and_its_ties():
+    def best(*dacs):
+        rows = [transfer(name, 0, 0, dac) for name, dac in zip(ARCHITECTURES, dacs, strict=False)]
+        return tables.transfer(rows)[0].best
+
+    assert best(0.1, 0.2, 0.9, 0.3) == {"c_e"}
+    assert best(0.1, 0.901, 0.2, 0.899) == {"auto", "luring"}
+    assert best(None, None, 0.2, 0.3) == {"luring"}
+    assert best(0.1) == frozenset()
+    assert best(None, 0.4) == frozenset()
+
+
+def test_networks_of_your_own_are_not_compared_with_the_paper():
+    rows = [accuracy("luring", 0.5, 0.5, scale="custom"), transfer("luring", 0.0, 0.1, 0.1, scale="custom")]
+    assert not tables.has_paper(tables.accuracy(rows))
+    assert not tables.has_paper(tables.transfer(rows))
+
+
+def test_sections_by_data_set_and_scale():
+    rows = [
+        accuracy("base", 1.0, None, dataset=name, scale=scale) for name, scale in [("b", "x"), ("a", "x"), ("b", "y")]
+    ]
+    found = tables.sections([*rows, accuracy("luring", 1.0, None, dataset="b", scale="x")])
+    assert [(part[0]["dataset"], part[0]["scale"], len(part)) for part in found] == [
+        ("b", "x", 2),
+        ("a", "x", 1),
+        ("b", "y", 1),
+    ]
+
+
+def test_convergence_holds_the_cells_own_steps():
+    rows = [
+        transfer("luring", 0.0, 0.7, 0.8, settings={"steps": 100}),
+        transfer("auto", 0.0, 0.7, 0.8, settings={}),
+        transfer("luring", 0.0, 0.1, 0.8, eps=0.5, settings={"steps": 100}),
+        row("convergence", "luring", attack="mim", eps=0.3, ac_mop=0, ac_m=0.6, dac=0.7, settings={"steps": 1000}),
+    ]
+    ((attack, eps, steps),) = tables.convergence(rows)
+    assert (attack, eps) == ("mim", 0.3)
+    assert [(s.architecture, s.steps, s.own, s.rates["ac_m"].mean) for s in steps] == [
+        ("luring", 100, True, 0.7),
+        ("luring", 1000, False, 0.6),
+    ]
+
+
+# Printed
+
+
+def test_terminal_fits_100_columns_and_keeps_every_figure():
+    names = ("stack", "auto", "c_e", "luring", "luring_alt")
+    rows = [
+        transfer(name, 0.25, 0.5, 0.75, attack=attack, eps=eps, seed=seed)
+        for name in names
+        for attack in ("fgsm", "dim-ti")
+        for eps in (0.3, 0.4, 0.5)
+        for seed in (0, 1)
+    ]
+    rows += [accuracy(name, 0.9, 0.9, 0.1, seed=seed) for name in ("base", *names) for seed in (0, 1)]
+    text = shown(printed.terminal(rows))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert text.count("0.25 0.50 0.75*") == 6 * 5
+    assert "DIM-TI" in text
+    assert "0.900 ± 0.000" in text
+
+
+def test_terminal_splits_many_architectures():
+    text = shown(printed.terminal([transfer(f"mine{n}", 0.1, 0.2, 0.3) for n in range(7)]))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("0.10 0.20 0.30") == 7
+
+
+def test_terminal_marks_and_missing_figures():
+    rows = [transfer("luring", 0.5, 0.9, 0.9, attack="fgsm"), transfer("stack", None, 0.82, 0.8, attack="fgsm")]
+    text = shown(printed.terminal(rows))
+    assert "0.50 0.90 0.90*" in text
+    assert "–    0.82 0.80" in text
+    assert "0.31 0.82 0.93▼" in text
+    assert "0.52 –    –" in text
+    assert "▼ below the paper by more than 0.05." in text
+    assert "paper" not in shown(printed.terminal([transfer("luring", 0.5, 0.9, 0.9, dataset="digits")]))
+
+
+def test_hostile_names_are_text_in_a_terminal():
+    text = shown(printed.terminal([transfer("[red]x", 0.1, 0.2, 0.3, dataset="[bold]d")]))
+    assert "[red]x" in text
+    assert "[bold]d" in text
+
+
+def test_markdown():
+    rows = [
+        accuracy("base", 0.99, None),
+        accuracy("luring", 0.95, 0.969, 0.02),
+        transfer("stack", 0.0, 0.59, 0.66),
+        transfer("luring", 0.11, 0.84, 0.94),
+        transfer("luring", 0.11, 0.84, 0.94, attack="pgd"),
+    ]
+    text = printed.markdown(rows)
+    assert "| Base (M) | 0.990 | 0.991 | −0.001 | – | – | – | – |" in text
+    assert "| Luring | 0.950 | 0.974 | −0.024▼ | 0.969 | 0.969 | 0.000 | 0.020 |" in text
+    assert "| PGD | 0.3 | – | 0.11 / 0.84 / 0.94 |" in text
+    assert "0.00 / 0.59 / 0.66<br>paper 0.00 / 0.59 / 0.66" in text
+    assert "0.11 / 0.84 / **0.94**<br>paper 0.11 / 0.90▼ / 0.94" in text
+    assert "paper" not in printed.markdown([accuracy("luring", 0.9, 0.9, dataset="a|b")]).lower()
+
+
+# Summary
+
+
+def test_the_papers_own_figures_confirm_the_paper():
+    rows = as_papers()
+    against = summary.against_paper(tables.transfer(rows))
+    assert len(against.figures) == 28  # 15 cells, the first FGSM cell lacks both
+    assert (against.ac_m, against.dac, against.misses) == (0.0, 0.0, [])
+    found = summary.findings(rows)
+    assert found[0].text == "DAC is higher with Luring than with C_E in 14 of 14 comparisons."
+    assert {finding.verdict for finding in found} == {"holds"}
+    assert summary.verdicts(found) == "Of 4 claims checked against these rows, 4 hold."
+
+
+def test_differences_from_the_paper_by_hand():
+    rows = [
+        transfer("luring", 0.1, 0.80, 0.95),  # AC_M 0.10 below, DAC 0.01 above
+        transfer("luring", 0.1, 0.72, 0.80, eps=0.4),  # AC_M 0.02 above, DAC 0.02 below
+        transfer("luring", 0.1, 0.72, 0.80, attack="pgd"),  # not in the paper
+        transfer("luring", 0.1, None, None, eps=0.5),
+    ]
+    against = summary.against_paper(tables.transfer(rows))
+    assert against.ac_m == pytest.approx(-0.04)
+    assert against.dac == pytest.approx(-0.005)
+    assert str(against.worst) == "AC_M of MIM at ε 0.3 (0.80, paper 0.90)"
+    assert list(map(str, against.misses)) == ["AC_M of MIM at ε 0.3 (0.80, paper 0.90)"]
+    (finding,) = summary.findings(rows)
+    assert finding.verdict == "holds in part"
+    assert "in 3 of 4 comparisons" in finding.text
+    assert "Below by more than 0.05: AC_M of MIM at ε 0.3 (0.80, paper 0.90)." in finding.text
+
+
+def test_lost_comparisons_are_named():
+    rows = [
+        *(
+            transfer(name, 0, 0.5, dac, dataset="digits")
+            for name, dac in (("c_e", 0.7), ("stack", None), ("luring", 0.6))
+        ),
+        *(transfer(name, 0, 0.5, 0.6, dataset="digits", eps=0.4) for name in ("c_e", "luring")),
+        *(transfer(name, 0, 0.5, None, dataset="digits", eps=0.5) for name in ("c_e", "luring")),
+    ]
+    found = summary.findings(rows)
+    assert found[0].verdict == "does not hold"
+    expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60)."
+    assert found[0].text.endswith(expected)
+    assert summary.verdicts(found) == "Of 3 claims checked against these rows, 3 do not hold."
+
+
+def test_without_luring_nothing_is_claimed():
+    rows = [transfer("stack", 0.0, 0.5, 0.5), accuracy("base", 0.9, None)]
+    assert summary.findings(rows) == []
+    assert isnan(summary.against_paper(tables.transfer(rows)).dac)
+    assert summary.verdicts([]) == "The paper claims nothing that these rows can be checked against."
+
+
+def test_accuracy_effect_distortion_and_gradient():
+    rows = [
+        accuracy("base", 0.99, None, dataset="digits"),
+        accuracy("luring", 0.95, 0.94, 0.03, dataset="digits"),
+    ]
+    (finding,) = summary.findings(rows)
+    assert finding.verdict == "measured"
+    assert "0.950" in finding.text
+    assert "target alone 0.990" in finding.text
+    assert "0.030 of the clean images" in finding.text
+
+    rows = [accuracy("luring", 0.95, 0.969)]
+    assert summary.findings(rows)[0].verdict == "does not hold"  # one of two
+
+    rows = [
+        row("effect", name, attack="fgsm", eps=0.3, dr=dr, adq=0.4) for name, dr in (("luring", 0.9), ("auto", 0.5))
+    ]
+    assert summary.findings(rows)[0].text.endswith(
+        "in 1 of 2 comparisons, not in Adq of FGSM at ε 0.3 (0.40 against 0.40)."
+    )
+
+    l0 = {"luring": [1, 2, 300, 400, 500], "auto": [1, 2, 310, 400, 500]}
+    rows = [transfer(name, 0, None, None, attack="pgd", l0=numbers) for name, numbers in l0.items()]
+    assert summary.findings(rows)[0].text.endswith("not in PGD at ε 0.3 (300 against 310).")
+    assert summary.findings([r | {"dataset": "svhn"} for r in rows]) == []
+
+    shares = {("luring", 1): 0.5, ("luring", 2): 0.7, ("auto", 1): 0.2, ("auto", 2): None}
+    rows = [row("gradient", name, index=index, background=share) for (name, index), share in shares.items()]
+    (finding,) = summary.findings(rows)
+    assert (finding.verdict, "0.60" in finding.text, "0.20" in finding.text) == ("holds", True, True)
+
+
+def test_what_was_run():
+    rows = [
+        accuracy("base", 0.99, None) | {"n": 10000},
+        transfer("luring", 0, 0.5, 0.5),
+        transfer("luring", 0, 0.5, 0.5, seed=1, n=900),
+    ]
+    assert summary.ran(rows) == (
+        "Base (M) and Luring; test accuracy on 10,000 images; MIM at ε 0.3, crafted on M∘P and shown to M, "
+        "on 900 to 1,000 images; 2 seeds."
+    )
