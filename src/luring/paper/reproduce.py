@@ -161,20 +161,26 @@ class Run:
         """A network with the weights that an earlier run left, or trained now."""
         folder = self.out / "models" / f"seed-{self.seed}"
         path, state = folder / f"{name}.safetensors", folder / f"{name}.state"
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            network = make().to(self.device)
-        if path.exists():
-            try:
-                network.load_state_dict(load_tensors(path.read_bytes()))
-            except (SafetensorError, RuntimeError) as error:
-                raise InputError(
-                    f"{path} does not hold the weights of this experiment's {name}: remove it and run again."
-                ) from error
-        else:
-            train(network, state)
-            write_tensors(path, network.state_dict())
+
+        def fresh() -> nn.Module:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                return make().to(self.device)
+
+        if not path.exists():
+            trained = fresh()
+            train(trained, state)
+            write_tensors(path, trained.state_dict())
             state.unlink(missing_ok=True)
+        network = fresh()
+        try:
+            network.load_state_dict(load_tensors(path.read_bytes()))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(
+                f"{path} does not hold the weights of this experiment's {name}: remove it and run again."
+            ) from error
+        # Read back also when just trained, and in one memory format: kernels chosen by format differ in the last bit.
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return network.eval()
 
     def preset(self, name: str, attacked: Attacked, eps: float) -> Attack:
