@@ -121,10 +121,10 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=Schedule(8890, batch=28, shape="constant", validations=5),
             lures=MappingProxyType(
                 {
-                    "stack": Lure(Schedule(8000, precision="bfloat16")),
-                    "auto": Lure(Schedule(19450, batch=128, precision="bfloat16")),
-                    "c_e": Lure(Schedule(15000, precision="bfloat16")),
-                    "luring": Lure(Schedule(50000, shape="steps", precision="bfloat16", validations=100)),
+                    "stack": Lure(Schedule(5000)),
+                    "auto": Lure(Schedule(12000, batch=128)),
+                    "c_e": Lure(Schedule(10000)),
+                    "luring": Lure(Schedule(50000, shape="steps", validations=100)),
                 }
             ),
             attacks=_mnist_attacks(100),
