@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from luring import answers, data, fit, networks
+from luring import answers, data, fit, networks, progress
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.fit import Schedule
@@ -31,6 +32,7 @@ def blobs(n=96, seed=0):
 
 
 IMAGES, LABELS = blobs()
+PART = data.Split(IMAGES, LABELS)
 
 
 def target_with_everything():
@@ -87,6 +89,21 @@ def test_the_target_is_left_as_it_was(method):
     assert not any(module.training for module in lure.modules())
 
 
+def test_progress_tells_loss_accuracy_agreement_rate_and_time_left(monkeypatch, capsys, trained):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    fit_lure(target=trained, show=True, truth=answers.labels(trained, IMAGES[:30]))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 12
+    # The labels given are the target's own: accuracy and agreement are the same number.
+    told = r"fit luring: 12 of 12, 0 s left, loss -?\d+\.\d{3}, validation accuracy (\d\.\d{4}), agreement (\d\.\d{4}), \d+ images/s"
+    accuracy, agreement = re.fullmatch(told, lines[-1]).groups()
+    assert accuracy == agreement
+    fit.classifier(target_with_everything(), PART, PART, schedule=Schedule(4, 16, validations=1))
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"fit target: 1 of 4, \d+ s left, loss \d+\.\d{3}, \d+ images/s", lines[0])
+    assert "validation accuracy" in lines[-1]
+
+
 def test_the_target_is_left_as_it_was_by_a_failure_too():
     target = target_with_everything().train()
     with pytest.raises(InputError):
@@ -114,7 +131,7 @@ def loss_of(network, target, method):
 @pytest.fixture(scope="module")
 def trained():
     target = target_with_everything()
-    fit.classifier(target, (IMAGES, LABELS), (IMAGES, LABELS), schedule=Schedule(80, 16, 1e-2), show=False)
+    fit.classifier(target, PART, PART, schedule=Schedule(80, 16, 1e-2), show=False)
     return target
 
 
@@ -239,7 +256,7 @@ def test_a_target_that_gives_no_logits_is_refused(change):
     with pytest.raises(InputError, match="the target gave"):
         fit_lure(target=Gives(change))
     with pytest.raises(InputError, match="the target gave"):
-        fit.classifier(Gives(change), (IMAGES, LABELS), (IMAGES, LABELS), schedule=Schedule(2, 16), show=False)
+        fit.classifier(Gives(change), PART, PART, schedule=Schedule(2, 16), show=False)
 
 
 def test_a_lure_that_gives_no_such_image_is_refused():
@@ -393,8 +410,7 @@ def test_luring_makes_attacks_on_the_decoy_noticed():
     digits = data.load("digits", seed=0, progress=False)
     torch.manual_seed(0)
     target = networks.plain_target(digits.shape, 10)
-    pair, validation = (digits.train.images, digits.train.labels), (digits.validation.images, digits.validation.labels)
-    fit.classifier(target, pair, validation, schedule=Schedule(200, lr=3e-3), show=False)
+    fit.classifier(target, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
     decoys = {}
     for method in ("c_e", "luring"):
         torch.manual_seed(0)
@@ -403,8 +419,8 @@ def test_luring_makes_attacks_on_the_decoy_noticed():
         fit.lure(
             lure,
             target,
-            pair[0],
-            validation[0],
+            digits.train.images,
+            digits.validation.images,
             method=method,
             lam=0.3,
             gap_max=25.0,

@@ -132,12 +132,13 @@ def fit(
     m = m.to(place)
     answers.logits(m, images.test.images[:2])
     schedule = fit_room.Schedule(steps, batch, lr)
-    train, validation = ((part.images, part.labels) for part in (images.train, images.validation))
     if target_weights is not None:
         _weights(m, target_weights)
     else:
         first = fit_room.Schedule(target_steps, batch, lr)
-        fit_room.classifier(m, train, validation, schedule=first, seed=seed, state=folder / "target.state")
+        fit_room.classifier(
+            m, images.train, images.validation, schedule=first, seed=seed, state=folder / "target.state"
+        )
     p, lure_name = (_module(lure), lure) if ":" in lure else networks.make_lure(lure, m, images.shape)
     p, behind = p.to(place), m
     if method == "stack":
@@ -149,17 +150,24 @@ def fit(
         behind = behind.to(place)
         joint = networks.compose(p, behind)
         fit_room.classifier(
-            joint, train, validation, schedule=schedule, seed=seed, state=folder / "lure.state", name="stack"
+            joint,
+            images.train,
+            images.validation,
+            schedule=schedule,
+            seed=seed,
+            state=folder / "lure.state",
+            name="stack",
         )
     else:
         fit_room.lure(
             p,
             m,
-            train[0],
-            validation[0],
+            images.train.images,
+            images.validation.images,
             method=method,
             lam=lam,
             gap_max=gap_max,
+            truth=images.validation.labels,
             schedule=schedule,
             seed=seed,
             state=folder / "lure.state",

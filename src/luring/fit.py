@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from luring import answers, losses
+from luring.data import Split
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.networks import check_lure
@@ -92,8 +93,8 @@ class Fitted:
 
 def classifier(
     network: nn.Module,
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
+    train: Split,
+    validation: Split,
     *,
     schedule: Schedule,
     seed: int = 0,
@@ -105,7 +106,7 @@ def classifier(
 
     Args:
         network: images to logits; ends with the best weights and in evaluation mode.
-        train: images, [n, channels, height, width], bytes or floats in [0, 1], and labels, [n].
+        train: images and labels, a part of what `luring.data.load` gives.
         validation: the same, for choosing the state that is kept.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -116,7 +117,8 @@ def classifier(
     Raises:
         InputError: the network's output is not [batch, classes], the loss is not finite, or the state is another run's.
     """
-    (images, labels), (validation_images, truth) = (_on_device(pair, network) for pair in (train, validation))
+    images, labels = _to(train.images, network), _to(train.labels, network)
+    validation_images, truth = _to(validation.images, network), _to(validation.labels, network)
 
     def loss(index: Tensor) -> Tensor:
         logits = answers.check_logits(network(answers.prepare(images[index], network)), len(index))
@@ -139,6 +141,7 @@ def lure(
     method: Method = "luring",
     lam: float = 1.0,
     gap_max: float | None = None,
+    truth: Tensor | None = None,
     schedule: Schedule,
     seed: int = 0,
     state: Path | None = None,
@@ -156,6 +159,7 @@ def lure(
         method: `luring` (Equation 1), `luring_alt` (L' of §3.2), `c_e`, or `auto` (an autoencoder, best validation loss kept).
         lam: λ of the luring loss.
         gap_max: bound on its gap in logits; `None` is the paper's loss.
+        truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
@@ -184,15 +188,19 @@ def lure(
         return losses.c_e(logits, top[index])
 
     def score() -> tuple[float, str]:
-        agreement = float((answers.labels(decoy, validation) == wanted).float().mean())
+        found = answers.labels(decoy, validation)
+        agreement = float((found == wanted).float().mean())
+        note = f"agreement {agreement:.4f}"
+        if truth is not None:
+            note = f"validation accuracy {float((found == truth.to(found.device)).float().mean()):.4f}, {note}"
         if method != "auto":
-            return agreement, f"agreement {agreement:.4f}"
+            return agreement, note
         with frozen(network), torch.no_grad():
             parts = [
                 losses.auto(network(x := answers.prepare(part, network)), x) * len(part)
                 for part in validation.split(500)
             ]
-        return -float(torch.stack(parts).sum()) / len(validation), f"agreement {agreement:.4f}"
+        return -float(torch.stack(parts).sum()) / len(validation), note
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed}
     identity = {"fit": method, **settings, "answers": _digest(first)}
@@ -257,7 +265,8 @@ def _train(
                     save(done, best)
                     saved = time.monotonic()
                 rate = (done - first) * batch / (time.monotonic() - started)
-                advance(1, f"loss {float(value.detach()):.3f}, {note}, {rate:.0f} images/s")
+                said = (f"loss {float(value.detach()):.3f}", note, f"{rate:.0f} images/s")
+                advance(1, ", ".join(part for part in said if part))
     network.load_state_dict(best.weights)
     network.eval()
     seconds = time.monotonic() - started
@@ -343,10 +352,6 @@ def _load(path: Path, network: nn.Module, adam: torch.optim.Optimizer, identity:
 def _digest(labels: Tensor) -> str:
     """Labels, or a target's answers, in a few characters: a state fits only the images and the target it was made with."""
     return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16]
-
-
-def _on_device(pair: tuple[Tensor, Tensor], network: nn.Module) -> tuple[Tensor, Tensor]:
-    return _to(pair[0], network), _to(pair[1], network)
 
 
 def _to(tensor: Tensor, network: nn.Module) -> Tensor:

@@ -119,11 +119,17 @@ class Run:
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
         schedule = self.experiment.target_schedule if name == "base" else self.experiment.lures[name].schedule
-        train, validation = ((part.images, part.labels) for part in (dataset.train, dataset.validation))
 
         def train_it(network: nn.Module, state: Path) -> None:
             fit.classifier(
-                network, train, validation, schedule=schedule, seed=self.seed, state=state, show=self.show, name=name
+                network,
+                dataset.train,
+                dataset.validation,
+                schedule=schedule,
+                seed=self.seed,
+                state=state,
+                show=self.show,
+                name=name,
             )
 
         return self.kept(name, make, train_it)
@@ -149,6 +155,7 @@ class Run:
                 method=name,  # type: ignore[arg-type]
                 lam=fitted.lam,
                 gap_max=fitted.gap_max,
+                truth=dataset.validation.labels,
                 schedule=fitted.schedule,
                 seed=self.seed,
                 state=state,
