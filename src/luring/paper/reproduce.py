@@ -259,13 +259,13 @@ class Run:
     def converged(
         self, target: nn.Module, decoys: Mapping[str, nn.Module], clean: Clean, weights: Mapping[str, str]
     ) -> None:
-        """One cell again with other numbers of steps: MIM on Luring at the middle eps."""
+        """One cell again with other steps: MIM on Luring at the middle eps."""
         experiment = self.experiment
         eps, attacked = experiment.eps[len(experiment.eps) // 2], experiment.attacks["mim"]
         few = clean.first(experiment.search_n)
-        own = (int(attacked.settings["steps"]),) if experiment.converged else ()
-        for steps in sorted({*experiment.converged, *own}):
-            attack = self.preset("mim", attacked, eps).but(steps=steps)
+        own = {int(attacked.settings["steps"]): attacked.settings["step"]} if experiment.converged else {}
+        for steps, step in sorted({**experiment.converged, **own}.items()):
+            attack = self.preset("mim", attacked, eps).but(steps=steps, step=step)
 
             def compute(attack: Attack = attack) -> dict[str, float]:
                 examples = transfer.craft(attack, decoys["luring"], few, show=self.show)
