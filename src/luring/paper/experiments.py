@@ -79,7 +79,7 @@ def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
         {
             "fgsm": Attacked(),
             "mim": Attacked(every),
-            "dim": Attacked(every, {"probability": tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))}),
+            "dim": Attacked(every, {"probability": (0.2, 0.4, 0.6, 0.8, 1.0)}),
             "mim-ti": Attacked(every, {"kernel": kernels}),
             "dim-ti": Attacked({**every, "probability": 1.0}, {"kernel": kernels}),
             "pgd": Attacked(every),

@@ -58,6 +58,8 @@ def reproduce(
             ),
         )
     clean = transfer.choose(list(decoys.values()), dataset.test.images, dataset.test.labels, n=experiment.n, seed=seed)
+    run.pictures(target, decoys, clean, dataset.classes, weights)
+    run.converged(target, decoys, clean, weights)
     lures = list(experiment.lures)
     for attack, attacked in experiment.attacks.items():
         for eps in experiment.eps:
@@ -65,8 +67,6 @@ def reproduce(
                 run.transfer(attack, attacked, eps, name, target, decoys[name], clean, weights)
             if attack in experiment.effect:
                 run.effect(attack, eps, lures)
-    run.converged(target, decoys, clean, weights)
-    run.pictures(target, decoys, clean, dataset.classes, weights)
     return rows.select(run.rows, dataset=experiment.dataset, scale=experiment.scale)
 
 
