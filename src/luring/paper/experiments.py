@@ -130,6 +130,7 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             ),
             attacks=_mnist_attacks(50),
             eps=(0.3, 0.4, 0.5),
+            search_n=100,
             # The last is the paper's own setting.
             converged=MappingProxyType({25: 0.04, 100: 0.01, 300: 0.01, 1000: 0.01}),
         ),
