@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -15,6 +16,7 @@ from luring.attacks import ATTACKS, bim, dim, dim_ti, fgsm, mim, mim_ti, miml2, 
 from luring.attacks.balls import BALLS
 from luring.attacks.gradient import _iterate
 from luring.attacks.objectives import cross_entropy, margin
+from luring.attacks.presets import table
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -400,6 +402,26 @@ class TestPresets:
         once = preset("dim-ti", eps=0.3)(net(), x, y)
         function = dim_ti(net(), x, y, eps=0.3, step=0.01, steps=100, generator=generator(0))
         assert torch.equal(once, function)
+
+    def test_the_table_of_the_docs_is_drawn_from_the_registry(self):
+        page = (Path(__file__).parents[1] / "docs/attacks.md").read_text()
+        assert page.split("<!-- table -->\n")[1].split("\n<!-- /table -->")[0] == table()
+
+    @pytest.mark.parametrize("name", ATTACKS)
+    def test_the_passes_are_those_of_the_table(self, name):
+        passes = 0
+
+        def model(images):
+            nonlocal passes
+            passes += 1
+            return counted(images)
+
+        counted = net()
+        made = preset(name, eps=0.1)
+        few = {"steps": 2, "samples": 3, "copies": 2, "others": 2}
+        made = made.but(**{key: value for key, value in few.items() if key in dict(made.settings)})
+        made(model, rand(2, 1, 6, 6), torch.tensor([0, 1]))
+        assert passes == eval(ATTACKS[name].passes.replace("·", "*"), dict(made.settings))
 
     def test_unknown_names_are_refused_with_the_known_ones(self):
         with pytest.raises(InputError, match=r"no attack 'cw'.*fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti"):

@@ -3,22 +3,53 @@
 `mim(model, x, y, eps=0.3, step=0.01, steps=100)` crafts at once; `preset("mim", eps=0.3)` gives a configured attack for later.
 """
 
-from luring.attacks.gradient import bim, dim, dim_ti, fgsm, mim, mim_ti, miml2, pgd
-from luring.attacks.presets import ATTACKS, Attack, preset
-from luring.attacks.transforms import diversity, smoothing
+from luring.attacks.gradient import (
+    admix,
+    bim,
+    dim,
+    dim_ti,
+    fgsm,
+    mim,
+    mim_ti,
+    miml2,
+    ni,
+    pgd,
+    pgn,
+    si_ni,
+    ssa,
+    vmi,
+    vni,
+)
+from luring.attacks.presets import Attack, preset
+from luring.attacks.registry import ATTACKS
+from luring.attacks.slopes import flat, variance
+from luring.attacks.transforms import chain, diversity, mixed, scales, smoothing, spectrum
 
 __all__ = [
     "ATTACKS",
     "Attack",
+    "admix",
     "bim",
+    "chain",
     "dim",
     "dim_ti",
     "diversity",
     "fgsm",
+    "flat",
     "mim",
     "mim_ti",
     "miml2",
+    "mixed",
+    "ni",
     "pgd",
+    "pgn",
     "preset",
+    "scales",
+    "si_ni",
     "smoothing",
+    "spectrum",
+    "ssa",
+    "variance",
+    "vmi",
+    "vni",
 ]

@@ -15,13 +15,19 @@ class Ball:
     """The images within `eps` of `x` and in [0, 1].
 
     Attributes:
+        eps: its radius.
         project: the nearest image of the ball (l∞), or the image scaled back to the ball and clipped (l2).
         unit: the direction of norm 1 in which a linear function with this gradient rises fastest, per image.
+        pace: a momentum of mean absolute value 1 an image, made as long as one step: what NI looks ahead by.
+        noise: drawn uniformly from the ball of a radius around 0.
         random: an image drawn uniformly from the ball, before clipping to [0, 1].
     """
 
+    eps: float
     project: Callable[[Tensor], Tensor]
     unit: Callable[[Tensor], Tensor]
+    pace: Callable[[Tensor], Tensor]
+    noise: Callable[[float, Generator | None], Tensor]
     random: Callable[[Generator | None], Tensor]
 
 
@@ -29,11 +35,17 @@ def linf(x: Tensor, eps: float) -> Ball:
     """The l∞ ball: no value differs by more than `eps`."""
     low, high = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
 
-    def random(generator: Generator | None) -> Tensor:
-        noise = torch.empty_like(x).uniform_(-eps, eps, generator=generator)
-        return torch.clamp(noise.add_(x), low, high)
+    def noise(radius: float, generator: Generator | None) -> Tensor:
+        return torch.empty_like(x).uniform_(-radius, radius, generator=generator)
 
-    return Ball(project=lambda images: torch.clamp(images, low, high), unit=torch.sign, random=random)
+    return Ball(
+        eps=eps,
+        project=lambda images: torch.clamp(images, low, high),
+        unit=torch.sign,
+        pace=lambda momentum: momentum,
+        noise=noise,
+        random=lambda generator: torch.clamp(noise(eps, generator).add_(x), low, high),
+    )
 
 
 def l2(x: Tensor, eps: float) -> Ball:
@@ -47,13 +59,23 @@ def l2(x: Tensor, eps: float) -> Ball:
         # Clipping moves every value towards x, which lies in [0, 1] itself: the length only shrinks.
         return (x + difference * (eps / length(difference)).clamp_max_(1)).clamp_(0, 1)
 
-    def random(generator: Generator | None) -> Tensor:
-        noise = torch.empty_like(x).normal_(generator=generator)
+    def unit(gradient: Tensor) -> Tensor:
+        return gradient / length(gradient)
+
+    def noise(radius: float, generator: Generator | None) -> Tensor:
+        drawn = torch.empty_like(x).normal_(generator=generator)
         share = torch.rand(len(x), 1, 1, 1, dtype=x.dtype, device=x.device, generator=generator)
         # The radius of a uniform point of a d-ball is the d-th root of a uniform number.
-        return project(x + noise * (eps * share.pow_(1 / max(1, x[0].numel())) / length(noise)))
+        return drawn * (radius * share.pow_(1 / max(1, x[0].numel())) / length(drawn))
 
-    return Ball(project=project, unit=lambda gradient: gradient / length(gradient), random=random)
+    return Ball(
+        eps=eps,
+        project=project,
+        unit=unit,
+        pace=unit,
+        noise=noise,
+        random=lambda generator: project(x + noise(eps, generator)),
+    )
 
 
 BALLS = {"linf": linf, "l2": l2}

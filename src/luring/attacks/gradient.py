@@ -8,21 +8,27 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from luring.answers import check_logits
-from luring.attacks.balls import BALLS, TINY, Ball, linf
+from luring.attacks.balls import BALLS, Ball, linf
 from luring.attacks.objectives import OBJECTIVES
-from luring.attacks.transforms import See, Smooth, diversity, smoothing
+from luring.attacks.slopes import Estimate, Slope, at, flat, normalised, variance
+from luring.attacks.transforms import (
+    Looks,
+    Smooth,
+    chain,
+    diversity,
+    looks,
+    mixed,
+    scales,
+    see_as_is,
+    smoothing,
+    spectrum,
+)
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
 
 ROUNDING = 1e-6
 """How far outside [0, 1] a value may lie and still be taken for rounding."""
-
-
-def see_as_is(images: Tensor, generator: Generator | None) -> Tensor:  # noqa: ARG001
-    """The model sees the images themselves."""
-    return images
 
 
 def keep(gradient: Tensor) -> Tensor:
@@ -129,16 +135,20 @@ def mim(
     steps: int,
     decay: float = 1.0,
     norm: str = "linf",
-    see: See = see_as_is,
+    see: Looks = see_as_is,
     smooth: Smooth = keep,
+    estimate: Estimate = at,
+    nesterov: bool = False,
     targeted: bool = False,
     loss: str = "ce",
     generator: Generator | None = None,
 ) -> Images:
     """Momentum iterative method (Dong et al. 2018, Algorithm 1), l∞ or l2.
 
-    `see` acts on what the model sees (DIM, Xie et al. 2019), `smooth` on the gradient (TI, Dong et al. 2019); with both it is
-    DIM-TI, with `decay=0` BIM. The momentum is g ← decay · g + ∇ / mean|∇|, per image, with ∇ smoothed before it is divided.
+    `see` acts on what the model sees (DIM, Xie et al. 2019), `smooth` on the gradient (TI, Dong et al. 2019), `estimate` and
+    `nesterov` on where the gradient is taken; any of them go together, so that `see=chain(scales(), diversity(0.5))`,
+    `smooth=smoothing(5)`, `estimate=variance()` is DIM-TI-SI-VMI, and `decay=0` alone BIM. The momentum is
+    g ← decay · g + ∇ / mean|∇|, per image, with ∇ smoothed before it is divided.
 
     Args:
         model: images to logits; one forward and one backward pass a step.
@@ -149,11 +159,13 @@ def mim(
         steps: number of steps.
         decay: of the momentum, 0 or more.
         norm: `linf` or `l2`.
-        see: from images and a generator to the images shown to the model.
+        see: from images and a generator to the images shown to the model; several such functions are as many passes a step.
         smooth: from gradients to gradients.
+        estimate: where the gradient is taken: `slopes.at`, `slopes.variance(…)` (VMI) or `slopes.flat(…)` (PGN).
+        nesterov: take it one step of the momentum ahead (NI, Lin et al. 2020).
         targeted: move towards `y` instead of away from it.
         loss: `ce` (cross-entropy, in a form that does not saturate) or `margin`.
-        generator: source of what `see` draws; PyTorch's own where it is missing.
+        generator: source of what `see` and `estimate` draw; PyTorch's own where it is missing.
 
     Returns:
         Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`.
@@ -172,6 +184,8 @@ def mim(
         norm=norm,
         see=see,
         smooth=smooth,
+        estimate=estimate,
+        nesterov=nesterov,
         targeted=targeted,
         loss=loss,
         generator=generator,
@@ -307,6 +321,221 @@ def dim_ti(
     )
 
 
+def ni(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+) -> Images:
+    """`mim` with the gradient taken one step of the momentum ahead (NI-FGSM, Lin et al. 2020)."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        nesterov=True,
+        targeted=targeted,
+        loss=loss,
+    )
+
+
+def si_ni(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    copies: int = 5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+) -> Images:
+    """`ni` on the image and its halves (SI-NI-FGSM, Lin et al. 2020): `copies` passes a step."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        see=scales(copies),
+        nesterov=True,
+        targeted=targeted,
+        loss=loss,
+    )
+
+
+def vmi(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    beta: float = 1.5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` with variance tuning (Wang and He 2021): 1 + `samples` passes a step, neighbours within `beta` · eps."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        estimate=variance(samples, beta),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def vni(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    beta: float = 1.5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`vmi` taken one step of the momentum ahead (Wang and He 2021)."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        estimate=variance(samples, beta),
+        nesterov=True,
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def admix(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    others: int = 3,
+    portion: float = 0.2,
+    copies: int = 5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` on images with a `portion` of others added, and on their halves (Wang et al. 2021): `others` · `copies` passes a step."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        see=chain(mixed(others, portion), scales(copies)),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def ssa(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    sigma: float = 16 / 255,
+    rho: float = 0.5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` on images with noise and a shaken spectrum (SSA, Long et al. 2022): `samples` passes a step."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        see=spectrum(samples, sigma, rho),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def pgn(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    zeta: float = 3.0,
+    delta: float = 0.5,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` with the norm of the gradient penalised (PGN, Ge et al. 2023): 2 · `samples` passes a step, neighbours within `zeta` · eps."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        estimate=flat(samples, zeta, delta),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
 def _iterate(
     model: Classifier,
     x: Tensor,
@@ -318,37 +547,34 @@ def _iterate(
     decay: float = 0.0,
     norm: str = "linf",
     random_start: bool = False,
-    see: See = see_as_is,
+    see: Looks = see_as_is,
     smooth: Smooth = keep,
+    estimate: Estimate = at,
+    nesterov: bool = False,
     targeted: bool = False,
     loss: str = "ce",
     generator: Generator | None = None,
 ) -> Tensor:
     """The loop of all gradient attacks: see, differentiate, smooth, remember, step, project."""
     _check(x, y, eps=eps, step=step, steps=steps, decay=decay, norm=norm, loss=loss)
-    objective = OBJECTIVES[loss]
     # A caller's no_grad or inference_mode must not keep us from the gradient.
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         x, y = x.detach().clone(), y.clone()  # tensors made in inference mode cannot be saved for the gradient
         ball: Ball = BALLS[norm](x, eps)
+        slope = Slope(model, y, loss=loss, sees=looks(see), targeted=targeted, generator=generator)
+        estimator = estimate(ball, step)
         adversarial = ball.random(generator) if random_start else x
         momentum: Tensor | None = None
         for _ in range(steps if len(x) else 0):
-            seen = adversarial.detach().requires_grad_()
-            logits = check_logits(model(see(seen, generator)), len(x))
-            _check_labels(y, logits.shape[1])
-            value = objective(logits, y).sum()
-            (gradient,) = torch.autograd.grad(-value if targeted else value, seen)
-            gradient = smooth(gradient)
-            scale = gradient.abs().mean((1, 2, 3), keepdim=True)
-            if not bool(scale.isfinite().all()):
-                raise InputError(
-                    "the model's gradient with respect to the images is not finite: look for NaN in its weights."
-                )
-            direction = gradient / scale.clamp_min(TINY)
+            slope.next_step()
+            adversarial = adversarial.detach()
+            ahead = (
+                adversarial if momentum is None or not nesterov else adversarial + step * decay * ball.pace(momentum)
+            )
+            direction = normalised(smooth(estimator(slope, ahead, generator)))
             if decay:
                 direction = momentum = direction if momentum is None else direction.add_(momentum, alpha=decay)
-            adversarial = ball.project(adversarial.detach() + step * ball.unit(direction))
+            adversarial = ball.project(adversarial + step * ball.unit(direction))
         return adversarial.detach()
 
 
@@ -384,11 +610,3 @@ def _check(x: Tensor, y: Tensor, *, eps: float, step: float, steps: int, decay: 
 def _check_number(name: str, value: float, *, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         raise InputError(f"{name} is {value:g}: give a finite number, {least:g} or more.")
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    low, high = (int(value) for value in torch.aminmax(y))
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"the labels run from {low} to {high}, but the model has classes 0 to {classes - 1}: give labels it knows."
-        )

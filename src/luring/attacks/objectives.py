@@ -1,6 +1,10 @@
 """What an attack makes large: a number an image, from logits and labels."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from luring.types import Labels, Logits, PerImage
@@ -32,4 +36,10 @@ def own(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels[:, None]).squeeze(1)
 
 
-OBJECTIVES = {"ce": cross_entropy, "margin": margin}
+OBJECTIVES: Mapping[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = MappingProxyType(
+    {"ce": (cross_entropy, F.logsigmoid), "margin": (margin, torch.zeros_like)}
+)
+"""By name: the objective, and the logarithm of what its gradient is multiplied with where gradients of several looks are added.
+
+For `ce` that is the label's missing probability, sigmoid(objective), which turns each into the gradient of the cross-entropy itself.
+"""

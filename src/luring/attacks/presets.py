@@ -1,38 +1,39 @@
 """Configured attacks: a name and settings that can be printed, hashed and stored in a row, and called as (model, x, y)."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
-from luring.attacks import gradient
+from luring.attacks.registry import ATTACKS
 from luring.errors import InputError
 from luring.types import Classifier, Images, Labels
 
 Setting: TypeAlias = float | int | bool | str
 
-ATTACKS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+DEFAULTS: Mapping[str, Setting] = MappingProxyType(
     {
-        "fgsm": gradient.fgsm,
-        "bim": gradient.bim,
-        "pgd": gradient.pgd,
-        "mim": gradient.mim,
-        "miml2": gradient.miml2,
-        "dim": gradient.dim,
-        "mim-ti": gradient.mim_ti,
-        "dim-ti": gradient.dim_ti,
+        "step": 0.01,
+        "steps": 100,
+        "decay": 1.0,
+        "probability": 0.5,
+        "kernel": 5,
+        "radius": 1.0,
+        "copies": 5,
+        "samples": 20,
+        "beta": 1.5,
+        "others": 3,
+        "portion": 0.2,
+        "sigma": 16 / 255,
+        "rho": 0.5,
+        "zeta": 3.0,
+        "delta": 0.5,
     }
 )
-"""The function of each preset's name."""
-
-DEFAULTS: Mapping[str, Setting] = MappingProxyType(
-    {"step": 0.01, "steps": 100, "decay": 1.0, "probability": 0.5, "kernel": 5, "radius": 1.0}
-)
-"""What a preset sets where nothing else is said, if its attack has such a setting: the luring paper's settings for CIFAR10."""
+"""What a preset sets where nothing else is said, if its attack has such a setting: `step` to `radius` as the luring paper on CIFAR10,
+the others as the attack's own paper."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,9 @@ class Attack:
 
     def __call__(self, model: Classifier, x: Images, y: Labels) -> Images:
         """Examples for a model from clean images and labels; see the function of the same name."""
-        function = ATTACKS[self.name]
-        drawn: dict[str, Any] = {}
-        if "generator" in inspect.signature(function).parameters:
-            drawn["generator"] = torch.Generator(x.device).manual_seed(self.seed)
-        return function(model, x, y, **dict(self.settings), **drawn)
+        known = ATTACKS[self.name]
+        drawn = {"generator": torch.Generator(x.device).manual_seed(self.seed)} if known.draws else {}
+        return known.function(model, x, y, **dict(self.settings), **drawn)
 
     def describe(self) -> dict[str, Any]:
         """Name, settings and seed as a row holds them."""
@@ -71,8 +70,8 @@ def preset(name: str, *, eps: float, seed: int = 0, **settings: Setting) -> Atta
     """A configured attack, with `DEFAULTS` for what is not given.
 
     Args:
-        name: `fgsm`, `bim`, `pgd`, `mim`, `miml2`, `dim`, `mim-ti` or `dim-ti`.
-        eps: radius of the l∞ ball.
+        name: a key of `ATTACKS`.
+        eps: radius of the ball.
         seed: of its draws.
         settings: keywords of the attack's function.
 
@@ -81,10 +80,20 @@ def preset(name: str, *, eps: float, seed: int = 0, **settings: Setting) -> Atta
     """
     if name not in ATTACKS:
         raise InputError(f"there is no attack '{name}': give one of {', '.join(ATTACKS)}.")
-    keywords = inspect.signature(ATTACKS[name]).parameters
-    known = [keyword for keyword in keywords if keyword not in ("model", "x", "y", "generator", "see", "smooth")]
+    known = ATTACKS[name].settings
     for setting in settings:
         if setting not in known:
             raise InputError(f"the attack '{name}' has no setting '{setting}': it has {', '.join(known)}.")
     chosen = {setting: value for setting, value in DEFAULTS.items() if setting in known}
     return Attack(name, tuple(sorted({**chosen, **settings, "eps": eps}.items())), seed)
+
+
+def table() -> str:
+    """The attacks as a Markdown table, drawn from the registry and the presets' defaults."""
+    lines = ["| preset | attack | source | norm | passes | settings |", "|---|---|---|---|---|---|"]
+    for name, known in ATTACKS.items():
+        settings = ", ".join(f"{key} {value:g}" for key, value in preset(name, eps=0.0).settings if key != "eps")
+        lines.append(
+            f"| `{name}` | {known.does} | {known.source} | {known.norms} | {known.passes} | {settings or 'none'} |"
+        )
+    return "\n".join(lines)

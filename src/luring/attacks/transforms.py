@@ -1,6 +1,6 @@
-"""What an attack's model sees of an image (DIM), and what is done to the gradient (TI)."""
+"""What an attack's model sees of an image (DIM, SI, Admix, SSA), and what is done to the gradient (TI)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -12,8 +12,16 @@ from luring.errors import InputError
 See: TypeAlias = Callable[[Tensor, Generator | None], Tensor]
 """From images, and a source of randomness, to the images shown to the model; differentiable."""
 
+Looks: TypeAlias = See | Sequence[See]
+"""What an attack's model sees in a step: one look at the images, or several, each a pass, whose gradients are averaged."""
+
 Smooth: TypeAlias = Callable[[Tensor], Tensor]
 """From gradients to gradients, same shape."""
+
+
+def see_as_is(images: Tensor, generator: Generator | None) -> Tensor:  # noqa: ARG001
+    """The model sees the images themselves."""
+    return images
 
 
 def diversity(probability: float, shrink: int = 2) -> See:
@@ -94,3 +102,115 @@ def _band(size: int, kernel: int) -> Tensor:
     offset = torch.arange(size) - torch.arange(size)[:, None] + (kernel - 1) // 2
     inside = (offset >= 0) & (offset < kernel)
     return torch.where(inside, density[offset.clamp(0, kernel - 1)], 0)
+
+
+def looks(see: Looks) -> tuple[See, ...]:
+    """One look or several, as a tuple.
+
+    Raises:
+        InputError: not a single one.
+    """
+    found = (see,) if callable(see) else tuple(see)
+    if not found:
+        raise InputError("see is empty: give at least one function from images to the images shown to the model.")
+    return found
+
+
+def chain(*parts: Looks) -> tuple[See, ...]:
+    """Every combination of looks, one after the other: `chain(scales(5), diversity(0.5))` resizes each of the five (DIM-SI).
+
+    Args:
+        parts: what is done first stands first.
+    """
+
+    def both(first: See, second: See) -> See:
+        return lambda images, generator: second(first(images, generator), generator)
+
+    combined: tuple[See, ...] = (see_as_is,)
+    for part in parts:
+        after = looks(part)
+        combined = tuple(
+            second if first is see_as_is else both(first, second) for first in combined for second in after
+        )
+    return combined
+
+
+def scales(copies: int = 5) -> tuple[See, ...]:
+    """Scale invariance (SI, Lin et al. 2020): the image, its half, its quarter, and so on.
+
+    Args:
+        copies: how many.
+
+    Raises:
+        InputError: `copies` below 1.
+    """
+    _check_count("SI", "copies", copies)
+
+    def scaled(factor: float) -> See:
+        return lambda images, generator: images * factor  # noqa: ARG005
+
+    return (see_as_is, *(scaled(0.5**halved) for halved in range(1, copies)))
+
+
+def mixed(images: int = 3, portion: float = 0.2) -> tuple[See, ...]:
+    """Admix (Wang et al. 2021): each image with a little of another one of the batch.
+
+    The other is drawn, for the whole batch, as a rotation of it: never the image itself where there are two or more. The paper draws
+    among images of other classes; here the draw does not look at labels.
+
+    Args:
+        images: how many others, one after the other.
+        portion: how much of the other is added.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+    _check_count("Admix", "images", images)
+    if not 0 <= portion <= 1:
+        raise InputError(f"the portion of Admix is {portion:g}: give a number from 0 to 1.")
+
+    def see(shown: Tensor, generator: Generator | None) -> Tensor:
+        batch = len(shown)
+        by = torch.randint(1, max(2, batch), (1,), generator=generator, device=shown.device)
+        other = (torch.arange(batch, device=shown.device) + by) % batch
+        return shown + portion * shown.detach()[other]
+
+    return (see,) * images
+
+
+def spectrum(samples: int = 20, sigma: float = 16 / 255, rho: float = 0.5) -> tuple[See, ...]:
+    """Spectrum simulation (SSA, Long et al. 2022): noise on the image, then random gains on its discrete cosine transform.
+
+    Args:
+        samples: looks a step.
+        sigma: standard deviation of the noise, in units of the image.
+        rho: each coefficient is multiplied by a number uniform from 1 − `rho` to 1 + `rho`.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+    _check_count("SSA", "samples", samples)
+    if not (0 <= sigma < float("inf") and 0 <= rho < float("inf")):
+        raise InputError(f"sigma and rho of SSA are {sigma:g} and {rho:g}: give finite numbers, 0 or more.")
+
+    def see(images: Tensor, generator: Generator | None) -> Tensor:
+        rows, columns = (_cosines(size).to(images) for size in images.shape[-2:])
+        noise = torch.empty_like(images, requires_grad=False).normal_(0, sigma, generator=generator) if sigma else 0
+        gain = torch.empty_like(images, requires_grad=False).uniform_(1 - rho, 1 + rho, generator=generator)
+        return rows.mT @ ((rows @ (images + noise) @ columns.mT) * gain) @ columns
+
+    return (see,) * samples
+
+
+@cache
+def _cosines(size: int) -> Tensor:
+    """[size, size], float64: multiplying by it is the orthonormal discrete cosine transform (DCT-II)."""
+    place = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(torch.pi * place[:, None] * (place + 0.5) / size) * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix
+
+
+def _check_count(attack: str, name: str, count: int) -> None:
+    if count < 1:
+        raise InputError(f"the {name} of {attack} are {count}: give a whole number from 1 on.")

@@ -21,6 +21,13 @@ ATTACKS = {
     "dim": "DIM",
     "mim-ti": "MIM-TI",
     "dim-ti": "DIM-TI",
+    "ni": "NI",
+    "si-ni": "SI-NI",
+    "vmi": "VMI",
+    "vni": "VNI",
+    "admix": "Admix",
+    "ssa": "SSA",
+    "pgn": "PGN",
 }
 DATASETS = {"digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
