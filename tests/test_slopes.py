@@ -189,7 +189,7 @@ def test_a_chain_is_every_combination_first_things_first():
 
 
 def test_the_other_image_of_admix_is_another_one():
-    (see,) = mixed(images=1, portion=1.0)
+    (see,) = mixed(others=1, portion=1.0)
     own = torch.eye(4).view(4, 1, 2, 2)
     for seed in range(20):
         assert (see(own, generator(seed)).flatten(1).amax(1) == 1).all()
@@ -208,17 +208,17 @@ def test_the_cosines_are_the_orthonormal_transform(size):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (partial(scales, 0), "copies of SI are 0"),
-        (partial(mixed, 0), "images of Admix are 0"),
-        (partial(mixed, portion=1.5), "portion of Admix is 1.5"),
-        (partial(spectrum, 0), "samples of SSA are 0"),
-        (partial(spectrum, sigma=-1.0), "sigma and rho of SSA are -1"),
-        (partial(spectrum, rho=math.nan), "rho of SSA are .* nan"),
+        (partial(scales, 0), "copies is 0"),
+        (partial(mixed, 0), "others is 0"),
+        (partial(mixed, portion=1.5), "portion is 1.5"),
+        (partial(spectrum, 0), "samples is 0"),
+        (partial(spectrum, sigma=-1.0), "sigma is -1"),
+        (partial(spectrum, rho=math.nan), "rho is nan"),
         (partial(variance, 0), "samples is 0"),
         (partial(variance, beta=-1.0), "beta is -1"),
         (partial(flat, 0), "samples is 0"),
         (partial(flat, zeta=math.inf), "zeta is inf"),
-        (partial(flat, delta=2.0), "delta of PGN is 2"),
+        (partial(flat, delta=2.0), "delta is 2: give a number from 0 to 1"),
         (partial(looks, ()), "see is empty"),
     ],
 )

@@ -3,6 +3,7 @@
 `mim(model, x, y, eps=0.3, step=0.01, steps=100)` crafts at once; `preset("mim", eps=0.3)` gives a configured attack for later.
 """
 
+from luring.attacks.autopgd import apgd, apgd_t
 from luring.attacks.gradient import (
     admix,
     bim,
@@ -24,11 +25,14 @@ from luring.attacks.presets import Attack, preset
 from luring.attacks.registry import ATTACKS
 from luring.attacks.slopes import flat, variance
 from luring.attacks.transforms import chain, diversity, mixed, scales, smoothing, spectrum
+from luring.attacks.worst import worst_case
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "admix",
+    "apgd",
+    "apgd_t",
     "bim",
     "chain",
     "dim",
@@ -52,4 +56,5 @@ __all__ = [
     "variance",
     "vmi",
     "vni",
+    "worst_case",
 ]

@@ -3,11 +3,10 @@
 Every function takes any callable from images to logits, leaves a module as it found it, and returns images in [0, 1] inside the ball.
 """
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
+from luring.attacks import checks
 from luring.attacks.balls import BALLS, Ball, linf
 from luring.attacks.objectives import OBJECTIVES
 from luring.attacks.slopes import Estimate, Slope, at, flat, normalised, variance
@@ -23,12 +22,8 @@ from luring.attacks.transforms import (
     smoothing,
     spectrum,
 )
-from luring.errors import InputError
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
-
-ROUNDING = 1e-6
-"""How far outside [0, 1] a value may lie and still be taken for rounding."""
 
 
 def keep(gradient: Tensor) -> Tensor:
@@ -45,7 +40,7 @@ def fgsm(model: Classifier, x: Images, y: Labels, *, eps: float, targeted: bool 
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the l∞ ball around `x`, in units of `x`.
         targeted: move towards `y` instead of away from it.
-        loss: `ce` (cross-entropy, in a form that does not saturate) or `margin`.
+        loss: `ce` (cross-entropy, in a form that does not saturate), `margin` or `dlr`.
 
     Returns:
         Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`.
@@ -101,7 +96,7 @@ def pgd(
         norm: `linf` or `l2`.
         random_start: begin at a uniform point of the ball instead of at `x`.
         targeted: move towards `y` instead of away from it.
-        loss: `ce` (cross-entropy, in a form that does not saturate) or `margin`.
+        loss: `ce` (cross-entropy, in a form that does not saturate), `margin` or `dlr`.
         generator: source of the random start; PyTorch's own where it is missing.
 
     Returns:
@@ -164,7 +159,7 @@ def mim(
         estimate: where the gradient is taken: `slopes.at`, `slopes.variance(…)` (VMI) or `slopes.flat(…)` (PGN).
         nesterov: take it one step of the momentum ahead (NI, Lin et al. 2020).
         targeted: move towards `y` instead of away from it.
-        loss: `ce` (cross-entropy, in a form that does not saturate) or `margin`.
+        loss: `ce` (cross-entropy, in a form that does not saturate), `margin` or `dlr`.
         generator: source of what `see` and `estimate` draw; PyTorch's own where it is missing.
 
     Returns:
@@ -217,7 +212,7 @@ def miml2(
         steps: number of steps.
         decay: of the momentum.
         targeted: move towards `y` instead of away from it.
-        loss: `ce` or `margin`.
+        loss: `ce`, `margin` or `dlr`.
 
     Returns:
         Images in [0, 1] within `eps` of `x` in l∞ and within `radius` in l2, detached, same shape and dtype as `x`.
@@ -225,8 +220,8 @@ def miml2(
     Raises:
         InputError: as for `fgsm`.
     """
-    _check_number("eps", eps, least=0.0)
-    _check_number("radius", radius, least=0.0)
+    checks.number("eps", eps)
+    checks.number("radius", radius)
     far = mim(model, x, y, eps=radius, step=step, steps=steps, decay=decay, norm="l2", targeted=targeted, loss=loss)
     return linf(x, eps).project(far)
 
@@ -556,7 +551,12 @@ def _iterate(
     generator: Generator | None = None,
 ) -> Tensor:
     """The loop of all gradient attacks: see, differentiate, smooth, remember, step, project."""
-    _check(x, y, eps=eps, step=step, steps=steps, decay=decay, norm=norm, loss=loss)
+    checks.pictures(x, y)
+    for name, value in (("eps", eps), ("step", step), ("decay", decay)):
+        checks.number(name, value)
+    checks.count("steps", steps)
+    checks.choice("norm", norm, BALLS)
+    checks.choice("loss", loss, OBJECTIVES)
     # A caller's no_grad or inference_mode must not keep us from the gradient.
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         x, y = x.detach().clone(), y.clone()  # tensors made in inference mode cannot be saved for the gradient
@@ -576,37 +576,3 @@ def _iterate(
                 direction = momentum = direction if momentum is None else direction.add_(momentum, alpha=decay)
             adversarial = ball.project(adversarial + step * ball.unit(direction))
         return adversarial.detach()
-
-
-def _check(x: Tensor, y: Tensor, *, eps: float, step: float, steps: int, decay: float, norm: str, loss: str) -> None:
-    """Refuse what no attack can be made of, in one sentence."""
-    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
-        raise InputError(
-            f"the images are {str(x.dtype).removeprefix('torch.')} {list(x.shape)}: give float32 or float64 "
-            "[batch, channels, height, width], values in [0, 1]."
-        )
-    if y.shape != x.shape[:1] or y.dtype != torch.int64:
-        raise InputError(
-            f"the labels are {str(y.dtype).removeprefix('torch.')} {list(y.shape)} for {len(x)} images: give one int64 label an image."
-        )
-    if x.numel():
-        low, high = (float(value) for value in torch.aminmax(x))
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise InputError(
-                f"the images hold values from {low:g} to {high:g}, or NaN: scale them to [0, 1] and put the model's normalisation "
-                "into the model."
-            )
-    _check_number("eps", eps, least=0.0)
-    _check_number("step", step, least=0.0)
-    _check_number("decay", decay, least=0.0)
-    if steps < 1:
-        raise InputError(f"steps is {steps}: give a whole number from 1 on.")
-    if norm not in BALLS:
-        raise InputError(f"there is no norm '{norm}': give one of {', '.join(BALLS)}.")
-    if loss not in OBJECTIVES:
-        raise InputError(f"there is no loss '{loss}': give one of {', '.join(OBJECTIVES)}.")
-
-
-def _check_number(name: str, value: float, *, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise InputError(f"{name} is {value:g}: give a finite number, {least:g} or more.")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luring.attacks.balls import TINY
+from luring.errors import InputError
 from luring.types import Labels, Logits, PerImage
 
 
@@ -31,13 +33,48 @@ def margin(logits: Logits, labels: Labels) -> PerImage:
     return others(logits, labels).amax(1) - own(logits, labels)
 
 
+def difference_of_logits(logits: Logits, labels: Labels) -> PerImage:
+    """`margin` divided by the highest logit less the third highest (DLR, Croce and Hein 2020, Equation 6).
+
+    It does not change when the logits are multiplied or shifted.
+
+    Raises:
+        InputError: fewer than three classes.
+    """
+    _enough(logits, 3)
+    first, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return margin(logits, labels) / (first - third).clamp_min(TINY)
+
+
+def difference_of_logits_towards(logits: Logits, labels: Labels, wanted: Labels) -> PerImage:
+    """The wanted class's logit less the label's, divided as in Equation 7 of Croce and Hein 2020.
+
+    Raises:
+        InputError: fewer than four classes.
+    """
+    _enough(logits, 4)
+    first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
+    return (own(logits, wanted) - own(logits, labels)) / (first - (third + fourth) / 2).clamp_min(TINY)
+
+
+def _enough(logits: Tensor, classes: int) -> None:
+    if logits.shape[1] < classes:
+        raise InputError(
+            f"the model has {logits.shape[1]} classes, and the difference of logits ratio needs {classes}: choose the loss ce or margin."
+        )
+
+
 def own(logits: Tensor, labels: Tensor) -> Tensor:
     """The logit of each image's label."""
     return logits.gather(1, labels[:, None]).squeeze(1)
 
 
 OBJECTIVES: Mapping[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]] = MappingProxyType(
-    {"ce": (cross_entropy, F.logsigmoid), "margin": (margin, torch.zeros_like)}
+    {
+        "ce": (cross_entropy, F.logsigmoid),
+        "margin": (margin, torch.zeros_like),
+        "dlr": (difference_of_logits, torch.zeros_like),
+    }
 )
 """By name: the objective, and the logarithm of what its gradient is multiplied with where gradients of several looks are added.
 

@@ -30,6 +30,8 @@ DEFAULTS: Mapping[str, Setting] = MappingProxyType(
         "rho": 0.5,
         "zeta": 3.0,
         "delta": 0.5,
+        "restarts": 1,
+        "targets": 9,
     }
 )
 """What a preset sets where nothing else is said, if its attack has such a setting: `step` to `radius` as the luring paper on CIFAR10,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from luring.attacks import gradient
+from luring.attacks import autopgd, gradient
 
 PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate")
 """Arguments that are not settings: they cannot be printed, hashed and stored."""
@@ -98,6 +98,20 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
             "Ge et al. 2023",
             "l∞",
             "steps · 2 · samples",
+        ),
+        "apgd": Known(
+            autopgd.apgd,
+            "projected gradient whose steps shorten by themselves",
+            "Croce and Hein 2020",
+            "l∞, l2",
+            "restarts · (1 + steps)",
+        ),
+        "apgd-t": Known(
+            autopgd.apgd_t,
+            "the same towards one class after the other",
+            "Croce and Hein 2020",
+            "l∞, l2",
+            "1 + targets · (1 + steps)",
         ),
     }
 )

@@ -7,10 +7,10 @@ import torch
 from torch import Generator, Tensor
 
 from luring.answers import check_logits
+from luring.attacks import checks
 from luring.attacks.balls import TINY, Ball
 from luring.attacks.objectives import OBJECTIVES
 from luring.attacks.transforms import See
-from luring.errors import InputError
 from luring.types import Classifier
 
 Estimator: TypeAlias = Callable[["Slope", Tensor, Generator | None], Tensor]
@@ -54,7 +54,7 @@ class Slope:
         for see in self.sees:
             leaf = images.detach().requires_grad_()
             logits = check_logits(self.model(see(leaf, self.generator)), len(leaf))
-            _check_labels(self.y, logits.shape[1])
+            checks.labels(self.y, logits.shape[1])
             value = self.objective(logits, self.y)
             if self.unit is None:
                 self.unit, weighted = self.log_weight(value).detach(), value
@@ -89,7 +89,8 @@ def variance(samples: int = 20, beta: float = 1.5) -> Estimate:
     Raises:
         InputError: a setting out of range.
     """
-    _check_samples(samples, "beta", beta)
+    checks.count("samples", samples)
+    checks.number("beta", beta)
 
     def begin(ball: Ball, step: float) -> Estimator:  # noqa: ARG001
         last: tuple[Tensor, Tensor] | None = None
@@ -123,9 +124,9 @@ def flat(samples: int = 20, zeta: float = 3.0, delta: float = 0.5) -> Estimate:
     Raises:
         InputError: a setting out of range.
     """
-    _check_samples(samples, "zeta", zeta)
-    if not 0 <= delta <= 1:
-        raise InputError(f"the delta of PGN is {delta:g}: give a number from 0 to 1.")
+    checks.count("samples", samples)
+    checks.number("zeta", zeta)
+    checks.number("delta", delta, most=1.0)
 
     def begin(ball: Ball, step: float) -> Estimator:
         def estimator(slope: Slope, images: Tensor, generator: Generator | None) -> Tensor:
@@ -151,21 +152,5 @@ def normalised(gradient: Tensor) -> Tensor:
         InputError: the gradient is not finite.
     """
     scale = gradient.abs().mean((1, 2, 3), keepdim=True)
-    if not bool(scale.isfinite().all()):
-        raise InputError("the model's gradient with respect to the images is not finite: look for NaN in its weights.")
+    checks.finite(scale)
     return gradient / scale.clamp_min(TINY)
-
-
-def _check_samples(samples: int, name: str, radius: float) -> None:
-    if samples < 1:
-        raise InputError(f"samples is {samples}: give a whole number from 1 on.")
-    if not 0 <= radius < float("inf"):
-        raise InputError(f"{name} is {radius:g}: give a finite number, 0 or more.")
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    low, high = (int(value) for value in torch.aminmax(y))
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"the labels run from {low} to {high}, but the model has classes 0 to {classes - 1}: give labels it knows."
-        )

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
+from luring.attacks import checks
 from luring.errors import InputError
 
 See: TypeAlias = Callable[[Tensor, Generator | None], Tensor]
@@ -37,8 +38,7 @@ def diversity(probability: float, shrink: int = 2) -> See:
     Raises:
         InputError: `probability` outside [0, 1], or `shrink` below 0.
     """
-    if not 0 <= probability <= 1:
-        raise InputError(f"the probability of DIM is {probability}: give a number from 0 to 1.")
+    checks.number("probability", probability, most=1.0)
     if shrink < 0:
         raise InputError(f"the shrink of DIM is {shrink}: give a whole number of pixels, 0 or more.")
 
@@ -82,8 +82,7 @@ def smoothing(kernel: int) -> Smooth:
     Raises:
         InputError: `kernel` below 1.
     """
-    if kernel < 1:
-        raise InputError(f"the kernel of TI has {kernel} pixels: give a whole number from 1 on.")
+    checks.count("kernel", kernel)
 
     def smooth(gradient: Tensor) -> Tensor:
         if kernel == 1:
@@ -144,7 +143,7 @@ def scales(copies: int = 5) -> tuple[See, ...]:
     Raises:
         InputError: `copies` below 1.
     """
-    _check_count("SI", "copies", copies)
+    checks.count("copies", copies)
 
     def scaled(factor: float) -> See:
         return lambda images, generator: images * factor  # noqa: ARG005
@@ -152,22 +151,21 @@ def scales(copies: int = 5) -> tuple[See, ...]:
     return (see_as_is, *(scaled(0.5**halved) for halved in range(1, copies)))
 
 
-def mixed(images: int = 3, portion: float = 0.2) -> tuple[See, ...]:
+def mixed(others: int = 3, portion: float = 0.2) -> tuple[See, ...]:
     """Admix (Wang et al. 2021): each image with a little of another one of the batch.
 
     The other is drawn, for the whole batch, as a rotation of it: never the image itself where there are two or more. The paper draws
     among images of other classes; here the draw does not look at labels.
 
     Args:
-        images: how many others, one after the other.
+        others: how many, one after the other.
         portion: how much of the other is added.
 
     Raises:
         InputError: a setting out of range.
     """
-    _check_count("Admix", "images", images)
-    if not 0 <= portion <= 1:
-        raise InputError(f"the portion of Admix is {portion:g}: give a number from 0 to 1.")
+    checks.count("others", others)
+    checks.number("portion", portion, most=1.0)
 
     def see(shown: Tensor, generator: Generator | None) -> Tensor:
         batch = len(shown)
@@ -175,7 +173,7 @@ def mixed(images: int = 3, portion: float = 0.2) -> tuple[See, ...]:
         other = (torch.arange(batch, device=shown.device) + by) % batch
         return shown + portion * shown.detach()[other]
 
-    return (see,) * images
+    return (see,) * others
 
 
 def spectrum(samples: int = 20, sigma: float = 16 / 255, rho: float = 0.5) -> tuple[See, ...]:
@@ -189,9 +187,9 @@ def spectrum(samples: int = 20, sigma: float = 16 / 255, rho: float = 0.5) -> tu
     Raises:
         InputError: a setting out of range.
     """
-    _check_count("SSA", "samples", samples)
-    if not (0 <= sigma < float("inf") and 0 <= rho < float("inf")):
-        raise InputError(f"sigma and rho of SSA are {sigma:g} and {rho:g}: give finite numbers, 0 or more.")
+    checks.count("samples", samples)
+    checks.number("sigma", sigma)
+    checks.number("rho", rho)
 
     def see(images: Tensor, generator: Generator | None) -> Tensor:
         rows, columns = (_cosines(size).to(images) for size in images.shape[-2:])
@@ -209,8 +207,3 @@ def _cosines(size: int) -> Tensor:
     matrix = torch.cos(torch.pi * place[:, None] * (place + 0.5) / size) * (2 / size) ** 0.5
     matrix[0] /= 2**0.5
     return matrix
-
-
-def _check_count(attack: str, name: str, count: int) -> None:
-    if count < 1:
-        raise InputError(f"the {name} of {attack} are {count}: give a whole number from 1 on.")

@@ -128,11 +128,11 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "luring": Lure(Schedule(50000, shape="steps", validations=100)),
                 }
             ),
-            attacks=_mnist_attacks(50),
+            attacks=_mnist_attacks(40),
             eps=(0.3, 0.4, 0.5),
             search_n=100,
             # The last is the paper's own setting.
-            converged=MappingProxyType({25: 0.04, 100: 0.01, 300: 0.01, 1000: 0.01}),
+            converged=MappingProxyType({20: 0.05, 100: 0.01, 300: 0.01, 1000: 0.01}),
         ),
         ("mnist", "quick"): Experiment(
             dataset="mnist",

@@ -28,6 +28,8 @@ ATTACKS = {
     "admix": "Admix",
     "ssa": "SSA",
     "pgn": "PGN",
+    "apgd": "APGD",
+    "apgd-t": "APGD-T",
 }
 DATASETS = {"digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
