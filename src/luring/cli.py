@@ -230,7 +230,7 @@ def evaluate(
         bundle: folder that 'luring fit' wrote.
         data: images to attack: their test part; as for 'luring fit'.
         out: folder for rows.jsonl and report.html; a second run with the same folder goes on where the first stopped.
-        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, pgn, apgd, apgd-t.
+        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, pgn, apgd, apgd-t, square, spsa, nes.
         eps: radii of the l∞ ball, images in [0, 1].
         step: length of a step.
         steps: number of steps.

@@ -22,6 +22,7 @@ from luring.attacks.gradient import (
     vni,
 )
 from luring.attacks.presets import Attack, preset
+from luring.attacks.query import Queried, nes, spsa, square
 from luring.attacks.registry import ATTACKS
 from luring.attacks.slopes import flat, variance
 from luring.attacks.transforms import chain, diversity, mixed, scales, smoothing, spectrum
@@ -30,6 +31,7 @@ from luring.attacks.worst import worst_case
 __all__ = [
     "ATTACKS",
     "Attack",
+    "Queried",
     "admix",
     "apgd",
     "apgd_t",
@@ -44,6 +46,7 @@ __all__ = [
     "mim_ti",
     "miml2",
     "mixed",
+    "nes",
     "ni",
     "pgd",
     "pgn",
@@ -52,6 +55,8 @@ __all__ = [
     "si_ni",
     "smoothing",
     "spectrum",
+    "spsa",
+    "square",
     "ssa",
     "variance",
     "vmi",

@@ -48,6 +48,12 @@ def number(name: str, value: float, *, most: float = math.inf) -> None:
         raise InputError(f"{name} is {value:g}: give {wanted}.")
 
 
+def positive(name: str, value: float) -> None:
+    """A finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value:g}: give a finite number above 0.")
+
+
 def count(name: str, value: int) -> None:
     """A whole number from 1 on."""
     if value < 1:

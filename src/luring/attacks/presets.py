@@ -7,35 +7,15 @@ from typing import Any, TypeAlias
 
 import torch
 
+from luring.attacks.query import Queried
 from luring.attacks.registry import ATTACKS
 from luring.errors import InputError
 from luring.types import Classifier, Images, Labels
 
 Setting: TypeAlias = float | int | bool | str
 
-DEFAULTS: Mapping[str, Setting] = MappingProxyType(
-    {
-        "step": 0.01,
-        "steps": 100,
-        "decay": 1.0,
-        "probability": 0.5,
-        "kernel": 5,
-        "radius": 1.0,
-        "copies": 5,
-        "samples": 20,
-        "beta": 1.5,
-        "others": 3,
-        "portion": 0.2,
-        "sigma": 16 / 255,
-        "rho": 0.5,
-        "zeta": 3.0,
-        "delta": 0.5,
-        "restarts": 1,
-        "targets": 9,
-    }
-)
-"""What a preset sets where nothing else is said, if its attack has such a setting: `step` to `radius` as the luring paper on CIFAR10,
-the others as the attack's own paper."""
+DEFAULTS: Mapping[str, Setting] = MappingProxyType({"step": 0.01, "steps": 100, "radius": 1.0, "budget": 1000})
+"""What a preset sets where neither the caller nor the attack's function says anything: the luring paper's settings for CIFAR10."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,8 @@ class Attack:
         """Examples for a model from clean images and labels; see the function of the same name."""
         known = ATTACKS[self.name]
         drawn = {"generator": torch.Generator(x.device).manual_seed(self.seed)} if known.draws else {}
-        return known.function(model, x, y, **dict(self.settings), **drawn)
+        made = known.function(model, x, y, **dict(self.settings), **drawn)
+        return made.images if isinstance(made, Queried) else made
 
     def describe(self) -> dict[str, Any]:
         """Name, settings and seed as a row holds them."""
@@ -69,7 +50,7 @@ class Attack:
 
 
 def preset(name: str, *, eps: float, seed: int = 0, **settings: Setting) -> Attack:
-    """A configured attack, with `DEFAULTS` for what is not given.
+    """A configured attack, with its function's numbers, else `DEFAULTS`, for what is not given.
 
     Args:
         name: a key of `ATTACKS`.
@@ -86,16 +67,16 @@ def preset(name: str, *, eps: float, seed: int = 0, **settings: Setting) -> Atta
     for setting in settings:
         if setting not in known:
             raise InputError(f"the attack '{name}' has no setting '{setting}': it has {', '.join(known)}.")
-    chosen = {setting: value for setting, value in DEFAULTS.items() if setting in known}
+    chosen = {setting: value for setting, value in DEFAULTS.items() if setting in known} | ATTACKS[name].numbers
     return Attack(name, tuple(sorted({**chosen, **settings, "eps": eps}.items())), seed)
 
 
 def table() -> str:
     """The attacks as a Markdown table, drawn from the registry and the presets' defaults."""
-    lines = ["| preset | attack | source | norm | passes | settings |", "|---|---|---|---|---|---|"]
+    lines = ["| preset | attack | source | norm | knows | passes | settings |", "|---|---|---|---|---|---|---|"]
     for name, known in ATTACKS.items():
         settings = ", ".join(f"{key} {value:g}" for key, value in preset(name, eps=0.0).settings if key != "eps")
         lines.append(
-            f"| `{name}` | {known.does} | {known.source} | {known.norms} | {known.passes} | {settings or 'none'} |"
+            f"| `{name}` | {known.does} | {known.source} | {known.norms} | {known.knows} | {known.passes} | {settings or 'none'} |"
         )
     return "\n".join(lines)

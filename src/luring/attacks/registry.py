@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from luring.attacks import autopgd, gradient
+from luring.attacks import autopgd, gradient, query
+from luring.attacks.query import Queried
 
 PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate")
 """Arguments that are not settings: they cannot be printed, hashed and stored."""
@@ -22,19 +23,27 @@ class Known:
         does: what it does, in a line.
         source: its paper.
         norms: of its balls.
-        passes: forward and backward passes through the model, in its settings.
+        passes: forward and backward passes through the model, in its settings; queries, where it knows scores alone.
+        knows: `weights`, where it needs the model's gradient, or `scores`.
     """
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Tensor | Queried]
     does: str
     source: str
     norms: str
     passes: str
+    knows: str = "weights"
 
     @property
     def settings(self) -> list[str]:
         """Names of what can be set."""
         return [name for name in inspect.signature(self.function).parameters if name not in PIECES]
+
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """The settings that are numbers and that the function has a default for."""
+        defaults = {name: parameter.default for name, parameter in inspect.signature(self.function).parameters.items()}
+        return {name: value for name, value in defaults.items() if type(value) in (int, float)}
 
     @property
     def draws(self) -> bool:
@@ -113,6 +122,30 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
             "l∞, l2",
             "1 + targets · (1 + steps)",
         ),
+        "square": Known(
+            query.square,
+            "random squares, kept where the margin grows",
+            "Andriushchenko et al. 2020",
+            "l∞",
+            "budget at most",
+            "scores",
+        ),
+        "spsa": Known(
+            query.spsa,
+            "gradient from pairs along random signs, then Adam",
+            "Uesato et al. 2018",
+            "l∞",
+            "budget at most",
+            "scores",
+        ),
+        "nes": Known(
+            query.nes,
+            "gradient from pairs along Gaussian draws, then its sign",
+            "Ilyas et al. 2018",
+            "l∞",
+            "budget at most",
+            "scores",
+        ),
     }
 )
-"""By preset's name. All know the model's weights: they need its gradient."""
+"""By preset's name."""

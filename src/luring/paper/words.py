@@ -30,6 +30,9 @@ ATTACKS = {
     "pgn": "PGN",
     "apgd": "APGD",
     "apgd-t": "APGD-T",
+    "square": "Square",
+    "spsa": "SPSA",
+    "nes": "NES",
 }
 DATASETS = {"digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
