@@ -128,11 +128,12 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "luring": Lure(Schedule(50000, shape="steps", validations=100)),
                 }
             ),
-            attacks=_mnist_attacks(40),
+            attacks=_mnist_attacks(32),
             eps=(0.3, 0.4, 0.5),
+            n=500,
             search_n=100,
             # The last is the paper's own setting.
-            converged=MappingProxyType({20: 0.05, 100: 0.01, 300: 0.01, 1000: 0.01}),
+            converged=MappingProxyType({16: 1 / 16, 100: 0.01, 300: 0.01, 1000: 0.01}),
         ),
         ("mnist", "quick"): Experiment(
             dataset="mnist",

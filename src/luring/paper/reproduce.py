@@ -23,6 +23,8 @@ from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean, Transferred
 from luring.weights import digest, write_tensors
 
+COMPARED = ("c_e", "luring")
+
 
 def reproduce(
     experiment: Experiment, out: Path, *, seed: int = 0, device: str = "cpu", show: bool = True
@@ -61,12 +63,15 @@ def reproduce(
     run.pictures(target, decoys, clean, dataset.classes, weights)
     run.converged(target, decoys, clean, weights)
     lures = list(experiment.lures)
-    for attack, attacked in experiment.attacks.items():
+    # Luring and the baseline it is measured by come first: a run stopped early holds their whole comparison.
+    for names in (COMPARED, [name for name in lures if name not in COMPARED]):
+        for attack, attacked in experiment.attacks.items():
+            for eps in experiment.eps:
+                for name in names:
+                    run.transfer(attack, attacked, eps, name, target, decoys[name], clean, weights)
+    for attack in experiment.effect:
         for eps in experiment.eps:
-            for name in lures:
-                run.transfer(attack, attacked, eps, name, target, decoys[name], clean, weights)
-            if attack in experiment.effect:
-                run.effect(attack, eps, lures)
+            run.effect(attack, eps, lures)
     return rows.select(run.rows, dataset=experiment.dataset, scale=experiment.scale)
 
 
