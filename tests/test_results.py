@@ -20,6 +20,33 @@ def test_digits_luring_beats_c_e_at_little_cost(seed):
     assert accuracy["luring"] >= accuracy["base"] - 0.03
 
 
+MNIST = rows.read(RESULTS / "mnist/rows.jsonl")
+CELLS = [(attack, eps) for attack in ("fgsm", "mim", "dim", "mim-ti", "dim-ti") for eps in (0.3, 0.4, 0.5)]
+
+
+def test_mnist_costs_no_more_accuracy_than_in_the_paper():
+    lines = tables.accuracy(MNIST)
+    assert [line.architecture for line in lines] == ["base", "stack", "auto", "c_e", "luring"]
+    for line in lines:
+        assert not line.test_accuracy.short, line
+        assert not line.agreement.short, line
+
+
+@pytest.mark.parametrize(("attack", "eps"), CELLS)
+def test_mnist_luring_lets_less_through_than_c_e(attack, eps):
+    cell = {row["architecture"]: row for row in rows.select(MNIST, kind="transfer", attack=attack, eps=eps)}
+    assert cell["luring"]["dac"] > cell["c_e"]["dac"]
+
+
+def test_mnist_more_steps_do_not_make_the_attack_stronger():
+    by_steps = {row["settings"]["steps"]: row for row in rows.select(MNIST, kind="convergence")}
+    (steps,) = {row["settings"]["steps"] for row in rows.select(MNIST, kind="transfer", attack="mim")}
+    assert max(by_steps) == 1000
+    # Of 100 images: two standard errors of a share of a half.
+    for rate in ("ac_m", "dac"):
+        assert by_steps[steps][rate] <= by_steps[1000][rate] + 0.1
+
+
 def test_every_stored_row_says_where_it_comes_from():
     for file in RESULTS.glob("*/rows.jsonl"):
         found = rows.read(file)
