@@ -53,7 +53,7 @@ def net(channels=1, dtype=torch.float64, classes=4, seed=0):
 
 
 def attack(name, seed=0, **changes):
-    given_ = {"eps": 0.1, "step": 0.05, "steps": 3, "samples": 3, "budget": 40, **changes}
+    given_ = {"eps": 0.1, "step": 0.05, "steps": 3, "samples": 3, "coordinates": 3, "budget": 40, **changes}
     return preset(name, seed=seed, **{key: value for key, value in given_.items() if key in ATTACKS[name].settings})
 
 
@@ -203,7 +203,8 @@ class TestLimits:
         result = attack(name)(net(3), self.x, self.y)
         assert torch.equal(self.x, before)
         assert not result.requires_grad
-        assert not torch.equal(result, before)
+        if ATTACKS[name].knows != "labels":  # which may find no image to begin at
+            assert not torch.equal(result, before)
 
 
 class TestBall:
@@ -232,7 +233,7 @@ class TestBall:
         assert (result - x).abs().max() <= eps + 1e-6
         if name == "miml2":
             assert (result - x).flatten(1).norm(dim=1).max() <= 1.0 + 1e-4
-        if flat and name not in ("pgd", "apgd", "apgd-t", "square"):  # which begin at random
+        if flat and name not in ("pgd", "apgd", "apgd-t", "square", "parsimonious"):  # which begin elsewhere
             assert torch.equal(result, x)
 
     @settings(deadline=None, max_examples=30, derandomize=True)
@@ -416,10 +417,10 @@ class TestPresets:
 
         counted = net()
         made = preset(name, eps=0.1)
-        few = {"steps": 2, "samples": 3, "copies": 2, "others": 2, "targets": 2, "budget": 20}
+        few = {"steps": 2, "samples": 3, "copies": 2, "others": 2, "targets": 2, "coordinates": 3, "budget": 20}
         made = made.but(**{key: value for key, value in few.items() if key in dict(made.settings)})
         made(model, rand(2, 1, 6, 6), torch.tensor([0, 1]))
-        if ATTACKS[name].knows == "scores":
+        if ATTACKS[name].knows != "weights":
             assert 1 <= passes <= dict(made.settings)["budget"]
         else:
             assert passes == eval(ATTACKS[name].passes.replace("·", "*"), dict(made.settings))

@@ -5,14 +5,19 @@ from functools import partial
 import pytest
 import torch
 
-from luring.attacks import nes, preset, spsa, square
+from luring.attacks import nes, preset, spsa, square, zoo
 from luring.attacks.query import HALVINGS
 from luring.errors import InputError
 from test_attacks import generator, linear, net, rand, randn
 
 torch.set_num_threads(1)
 
-ATTACKS = {"square": square, "spsa": partial(spsa, samples=4), "nes": partial(nes, samples=4)}
+ATTACKS = {
+    "square": square,
+    "spsa": partial(spsa, samples=4),
+    "nes": partial(nes, samples=4),
+    "zoo": partial(zoo, coordinates=4),
+}
 X, Y = rand(6, 1, 6, 6, seed=4), torch.tensor([0, 3, 1, 2, 0, 1])
 WEIGHT = randn(1, 5, 5, seed=1)
 MIDDLE = 0.4 + 0.2 * rand(4, 1, 5, 5)
@@ -81,6 +86,7 @@ def test_an_image_that_fools_the_model_is_not_asked_about_again(attack):
         partial(square, budget=600),
         partial(spsa, samples=256, budget=513 * 10),
         partial(nes, samples=256, budget=513 * 10),
+        partial(zoo, coordinates=10, budget=21 * 40),
     ],
     ids=ATTACKS,
 )

@@ -10,7 +10,7 @@ from scipy.fft import dctn, idctn
 
 from luring.attacks import admix, bim, chain, diversity, mim, ni, pgn, scales, si_ni, smoothing, ssa, variance, vmi, vni
 from luring.attacks.slopes import flat
-from luring.attacks.transforms import _cosines, looks, mixed, see_as_is, spectrum
+from luring.attacks.transforms import cosines, looks, mixed, see_as_is, spectrum
 from luring.errors import InputError
 from test_attacks import generator, net, rand
 
@@ -198,8 +198,8 @@ def test_the_other_image_of_admix_is_another_one():
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_the_cosines_are_the_orthonormal_transform(size):
-    matrix = _cosines(size)
+def test_thecosines_are_the_orthonormal_transform(size):
+    matrix = cosines(size)
     torch.testing.assert_close(matrix @ matrix.mT, torch.eye(size, dtype=torch.float64))
     signal = rand(size)
     torch.testing.assert_close(matrix @ signal, torch.from_numpy(dctn(signal.numpy(), norm="ortho")))

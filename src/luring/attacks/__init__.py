@@ -3,10 +3,15 @@
 `mim(model, x, y, eps=0.3, step=0.01, steps=100)` crafts at once; `preset("mim", eps=0.3)` gives a configured attack for later.
 """
 
+from luring.attacks.asked import Queried
 from luring.attacks.autopgd import apgd, apgd_t
+from luring.attacks.blocks import shuffled, structures
+from luring.attacks.corners import parsimonious
+from luring.attacks.decision import boundary, hop_skip_jump
 from luring.attacks.gradient import (
     admix,
     bim,
+    bsr,
     dim,
     dim_ti,
     fgsm,
@@ -17,14 +22,16 @@ from luring.attacks.gradient import (
     pgd,
     pgn,
     si_ni,
+    sia,
     ssa,
     vmi,
     vni,
 )
 from luring.attacks.presets import Attack, preset
-from luring.attacks.query import Queried, nes, spsa, square
+from luring.attacks.query import nes, spsa, square, zoo
 from luring.attacks.registry import ATTACKS
 from luring.attacks.slopes import flat, variance
+from luring.attacks.sources import ensemble
 from luring.attacks.transforms import chain, diversity, mixed, scales, smoothing, spectrum
 from luring.attacks.worst import worst_case
 
@@ -36,30 +43,39 @@ __all__ = [
     "apgd",
     "apgd_t",
     "bim",
+    "boundary",
+    "bsr",
     "chain",
     "dim",
     "dim_ti",
     "diversity",
+    "ensemble",
     "fgsm",
     "flat",
+    "hop_skip_jump",
     "mim",
     "mim_ti",
     "miml2",
     "mixed",
     "nes",
     "ni",
+    "parsimonious",
     "pgd",
     "pgn",
     "preset",
     "scales",
+    "shuffled",
     "si_ni",
+    "sia",
     "smoothing",
     "spectrum",
     "spsa",
     "square",
     "ssa",
+    "structures",
     "variance",
     "vmi",
     "vni",
     "worst_case",
+    "zoo",
 ]

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from luring.attacks import checks
 from luring.attacks.balls import BALLS, Ball, linf
+from luring.attacks.blocks import shuffled, structures
 from luring.attacks.objectives import OBJECTIVES
 from luring.attacks.slopes import Estimate, Slope, at, flat, normalised, variance
 from luring.attacks.transforms import (
@@ -493,6 +494,70 @@ def ssa(
         steps=steps,
         decay=decay,
         see=spectrum(samples, sigma, rho),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def bsr(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    blocks: int = 2,
+    angle: float = 24.0,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` on images whose blocks are shuffled and turned (BSR, Wang et al. 2024): `samples` passes a step."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        see=shuffled(samples, blocks, angle),
+        targeted=targeted,
+        loss=loss,
+        generator=generator,
+    )
+
+
+def sia(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step: float,
+    steps: int,
+    samples: int = 20,
+    blocks: int = 3,
+    turns: bool = True,
+    decay: float = 1.0,
+    targeted: bool = False,
+    loss: str = "ce",
+    generator: Generator | None = None,
+) -> Images:
+    """`mim` on images whose blocks are each changed in a way of its own (SIA, Wang, Zhang and Zhang 2023): `samples` passes a step."""
+    return mim(
+        model,
+        x,
+        y,
+        eps=eps,
+        step=step,
+        steps=steps,
+        decay=decay,
+        see=structures(samples, blocks, turns),
         targeted=targeted,
         loss=loss,
         generator=generator,

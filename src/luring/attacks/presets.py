@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from luring.attacks.query import Queried
+from luring.attacks.asked import Queried
 from luring.attacks.registry import ATTACKS
 from luring.errors import InputError
 from luring.types import Classifier, Images, Labels

@@ -1,16 +1,13 @@
-"""Attacks that only ask: a function from images to scores, of which nothing else is known, within a budget of queries."""
+"""Attacks that ask for scores: a function from images to logits or probabilities, of which nothing else is known, and a budget."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from luring.answers import check_logits
 from luring.attacks import checks
-from luring.attacks.balls import linf
-from luring.attacks.objectives import margin
+from luring.attacks.asked import AT_ONCE, Queried, begin
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
 
@@ -19,54 +16,6 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 REDRAWS = 10
 """How often Square draws the colours of a window again that would change nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Queried:
-    """What an attack by queries found.
-
-    Attributes:
-        images: for each image the example that fooled the model, else the one with the highest margin that was asked about; the image itself
-            where the budget allowed none.
-        fooled: whether the model answered it wrongly (with `targeted`, as wanted), [batch].
-        queries: how many images the model was shown for it, [batch], int64.
-    """
-
-    images: Tensor
-    fooled: Tensor
-    queries: Tensor
-
-
-class Asked:
-    """The model behind a counter: margins of images, and the best of each found so far."""
-
-    def __init__(self, model: Classifier, x: Tensor, y: Tensor, budget: int, *, targeted: bool) -> None:
-        self.model, self.y, self.budget, self.targeted = model, y, budget, targeted
-        self.images, self.reached = x.clamp(0, 1), x.new_full((len(x),), -torch.inf)
-        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-
-    def in_play(self, cost: int) -> Tensor:
-        """Which images are not fooled yet and can be asked about `cost` times more."""
-        return ((self.reached <= 0) & (self.queries + cost <= self.budget)).nonzero().squeeze(1)
-
-    def margins(self, images: Tensor, which: Tensor) -> Tensor:
-        """Margins of examples for the images `which`, one query each: above 0 where the model is fooled."""
-        logits = check_logits(self.model(images), len(images)).to(images)
-        checks.labels(self.y, logits.shape[1])
-        self.queries.index_add_(0, which, torch.ones_like(which))
-        found = margin(logits, self.y[which])
-        return -found if self.targeted else found
-
-    def try_(self, images: Tensor, which: Tensor) -> Tensor:
-        """Ask about examples and keep those that are better than any before; which they were."""
-        found = self.margins(images, which)
-        better = found > self.reached[which]
-        self.images[which[better]], self.reached[which[better]] = images[better], found[better]
-        return better
-
-    def result(self) -> Queried:
-        """What was found."""
-        return Queried(self.images, self.reached > 0, self.queries)
 
 
 def square(
@@ -99,7 +48,7 @@ def square(
         InputError: as for `fgsm`.
     """
     checks.number("share", share, most=1.0)
-    asked, low, high = _begin(model, x, y, eps, budget, targeted=targeted)
+    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     batch, channels, height, width = x.shape
 
     def signs(*shape: int) -> Tensor:
@@ -252,7 +201,7 @@ def _estimated(
     """Climb the margin by central differences along what `draw` draws, moving as `move` says."""
     checks.count("samples", samples)
     checks.positive(name, delta)
-    asked, low, high = _begin(model, x, y, eps, budget, targeted=targeted)
+    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     cost = 2 * samples + 1
     at = x.clone()
     with torch.no_grad(), frozen(model):
@@ -268,11 +217,65 @@ def _estimated(
     return asked.result()
 
 
-def _begin(
-    model: Classifier, x: Tensor, y: Tensor, eps: float, budget: int, *, targeted: bool
-) -> tuple[Asked, Tensor, Tensor]:
-    checks.pictures(x, y)
-    checks.number("eps", eps)
-    checks.count("budget", budget)
-    low, high = (linf(x, eps).project(torch.full_like(x, far)) for far in (-math.inf, math.inf))
-    return Asked(model, x, y, budget, targeted=targeted), low, high
+def zoo(
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    budget: int,
+    step: float = 0.01,
+    coordinates: int = 128,
+    delta: float = 1e-4,
+    targeted: bool = False,
+    generator: Generator | None = None,
+) -> Queried:
+    """ZOO-Adam (Chen et al. 2017, Algorithms 1 and 2) within an l∞ ball: Adam on a few values of the image at a time.
+
+    The paper's penalty on the distance, and its search for that penalty's weight, are replaced by the projection on the ball.
+
+    Args:
+        model: as for `square`.
+        x: as for `square`.
+        y: as for `square`.
+        eps: as for `square`.
+        budget: most queries an image; a step takes 2 · `coordinates` + 1, the last to see whether it fooled the model.
+        step: learning rate of Adam, in units of `x`; each value counts its own steps.
+        coordinates: values changed a step, drawn for each image; all of them, where it has fewer.
+        delta: how far to either side a value is tried, in units of `x`.
+        targeted: as for `square`.
+        generator: as for `square`.
+
+    Returns:
+        As for `square`.
+
+    Raises:
+        InputError: as for `square`.
+    """
+    checks.count("coordinates", coordinates)
+    checks.positive("delta", delta)
+    checks.number("step", step)
+    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
+    values = math.prod(x.shape[1:])
+    many = min(coordinates, values)
+    at, first, second, times = x.flatten(1).clone(), *(torch.zeros_like(x).flatten(1) for _ in range(3))
+    with torch.no_grad(), frozen(model):
+        while len(which := asked.in_play(2 * many + 1)):
+            drawn = torch.rand(len(which), values, generator=generator, device=x.device).argsort(1)[:, :many]
+            slopes: list[Tensor] = []
+            for part in drawn.split(max(1, AT_ONCE // (2 * len(which))), 1):
+                whose = which.repeat_interleave(part.shape[1])
+                change = torch.zeros_like(at[whose]).scatter_(1, part.reshape(-1, 1), delta)
+                both = torch.cat([at[whose] + change, at[whose] - change]).view(-1, *x.shape[1:])
+                plus, minus = asked.margins(both, whose.repeat(2)).chunk(2)
+                slopes.append(((plus - minus) / (2 * delta)).view_as(part))
+            slope, rows = torch.cat(slopes, 1), which[:, None]
+            times[rows, drawn] += 1
+            first[rows, drawn] = 0.9 * first[rows, drawn] + 0.1 * slope
+            second[rows, drawn] = 0.999 * second[rows, drawn] + 0.001 * slope.square()
+            count = times[rows, drawn]
+            rise = first[rows, drawn] / (1 - 0.9**count)
+            at[rows, drawn] += step * rise / ((second[rows, drawn] / (1 - 0.999**count)).sqrt() + 1e-8)
+            at[which] = torch.clamp(at[which], low[which].flatten(1), high[which].flatten(1))
+            asked.try_(at[which].view(-1, *x.shape[1:]), which)
+    return asked.result()

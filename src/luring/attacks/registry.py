@@ -2,15 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from torch import Tensor
 
-from luring.attacks import autopgd, gradient, query
-from luring.attacks.query import Queried
+from luring.attacks import autopgd, corners, decision, gradient, query
+from luring.attacks.asked import Queried
 
-PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate")
+PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate", "start")
 """Arguments that are not settings: they cannot be printed, hashed and stored."""
 
 
@@ -23,8 +23,9 @@ class Known:
         does: what it does, in a line.
         source: its paper.
         norms: of its balls.
-        passes: forward and backward passes through the model, in its settings; queries, where it knows scores alone.
-        knows: `weights`, where it needs the model's gradient, or `scores`.
+        passes: forward and backward passes through the model, in its settings; queries, where it has no gradient.
+        knows: `weights`, where it needs the model's gradient, `scores`, or `labels`.
+        preset: settings of this preset that are not the function's own.
     """
 
     function: Callable[..., Tensor | Queried]
@@ -33,6 +34,7 @@ class Known:
     norms: str
     passes: str
     knows: str = "weights"
+    preset: Mapping[str, float | int | bool] = field(default_factory=dict[str, float | int | bool])
 
     @property
     def settings(self) -> list[str]:
@@ -40,10 +42,10 @@ class Known:
         return [name for name in inspect.signature(self.function).parameters if name not in PIECES]
 
     @property
-    def numbers(self) -> dict[str, float | int]:
-        """The settings that are numbers and that the function has a default for."""
+    def numbers(self) -> dict[str, float | int | bool]:
+        """The settings that are numbers and that the preset, or the function, has a value for."""
         defaults = {name: parameter.default for name, parameter in inspect.signature(self.function).parameters.items()}
-        return {name: value for name, value in defaults.items() if type(value) in (int, float)}
+        return {name: value for name, value in defaults.items() if type(value) in (int, float)} | dict(self.preset)
 
     @property
     def draws(self) -> bool:
@@ -101,6 +103,36 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
         "ssa": Known(
             gradient.ssa, "MIM on images with noise and a shaken spectrum", "Long et al. 2022", "l∞", "steps · samples"
         ),
+        "bsr": Known(
+            gradient.bsr,
+            "MIM on images whose blocks are shuffled and turned",
+            "Wang et al. 2024",
+            "l∞",
+            "steps · samples",
+        ),
+        "bsr-digits": Known(
+            gradient.bsr,
+            "BSR that turns nothing",
+            "Wang et al. 2024",
+            "l∞",
+            "steps · samples",
+            preset=MappingProxyType({"angle": 0.0}),
+        ),
+        "sia": Known(
+            gradient.sia,
+            "MIM on images whose blocks are each changed in a way of its own",
+            "Wang, Zhang and Zhang 2023",
+            "l∞",
+            "steps · samples",
+        ),
+        "sia-digits": Known(
+            gradient.sia,
+            "SIA that mirrors and turns nothing",
+            "Wang, Zhang and Zhang 2023",
+            "l∞",
+            "steps · samples",
+            preset=MappingProxyType({"turns": False}),
+        ),
         "pgn": Known(
             gradient.pgn,
             "MIM towards places whose surroundings are as bad for the model",
@@ -145,6 +177,38 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
             "l∞",
             "budget at most",
             "scores",
+        ),
+        "zoo": Known(
+            query.zoo,
+            "gradient from pairs at a few values of the image, then Adam on them",
+            "Chen et al. 2017",
+            "l∞",
+            "budget at most",
+            "scores",
+        ),
+        "parsimonious": Known(
+            corners.parsimonious,
+            "corners of the ball, block by block, by lazy greedy search",
+            "Moon, An and Song 2019",
+            "l∞",
+            "budget at most",
+            "scores",
+        ),
+        "hop-skip-jump": Known(
+            decision.hop_skip_jump,
+            "along the boundary, by its gradient estimated from labels",
+            "Chen, Jordan and Wainwright 2020",
+            "l∞, l2",
+            "budget at most",
+            "labels",
+        ),
+        "boundary": Known(
+            decision.boundary,
+            "along the boundary, at random",
+            "Brendel, Rauber and Bethge 2018",
+            "l∞, l2",
+            "budget at most",
+            "labels",
         ),
     }
 )

@@ -192,7 +192,7 @@ def spectrum(samples: int = 20, sigma: float = 16 / 255, rho: float = 0.5) -> tu
     checks.number("rho", rho)
 
     def see(images: Tensor, generator: Generator | None) -> Tensor:
-        rows, columns = (_cosines(size).to(images) for size in images.shape[-2:])
+        rows, columns = (cosines(size).to(images) for size in images.shape[-2:])
         noise = torch.empty_like(images, requires_grad=False).normal_(0, sigma, generator=generator) if sigma else 0
         gain = torch.empty_like(images, requires_grad=False).uniform_(1 - rho, 1 + rho, generator=generator)
         return rows.mT @ ((rows @ (images + noise) @ columns.mT) * gain) @ columns
@@ -201,7 +201,7 @@ def spectrum(samples: int = 20, sigma: float = 16 / 255, rho: float = 0.5) -> tu
 
 
 @cache
-def _cosines(size: int) -> Tensor:
+def cosines(size: int) -> Tensor:
     """[size, size], float64: multiplying by it is the orthonormal discrete cosine transform (DCT-II)."""
     place = torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(torch.pi * place[:, None] * (place + 0.5) / size) * (2 / size) ** 0.5

@@ -1,0 +1,84 @@
+"""The model behind a counter: what every attack by queries asks through, and the result that it gives."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from luring.answers import check_logits
+from luring.attacks import checks
+from luring.attacks.balls import linf
+from luring.attacks.objectives import margin
+from luring.types import Classifier
+
+AT_ONCE = 512
+"""Images shown to the model in one call, where an attack has more than one question an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Queried:
+    """What an attack by queries found.
+
+    Attributes:
+        images: for each image the example that fooled the model, else the one with the highest margin that was asked about; the image itself
+            where the budget allowed none.
+        fooled: whether the model answered it wrongly (with `targeted`, as wanted), [batch].
+        queries: how many images the model was shown for it, [batch], int64.
+    """
+
+    images: Tensor
+    fooled: Tensor
+    queries: Tensor
+
+
+class Asked:
+    """The model behind a counter: margins of images, and the best of each found so far."""
+
+    def __init__(self, model: Classifier, x: Tensor, y: Tensor, budget: int, *, targeted: bool) -> None:
+        self.model, self.y, self.budget, self.targeted = model, y, budget, targeted
+        self.images, self.reached = x.clamp(0, 1), x.new_full((len(x),), -torch.inf)
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+    def in_play(self, cost: int) -> Tensor:
+        """Which images are not fooled yet and can be asked about `cost` times more."""
+        return ((self.reached <= 0) & (self.queries + cost <= self.budget)).nonzero().squeeze(1)
+
+    def margins(self, images: Tensor, which: Tensor) -> Tensor:
+        """Margins of examples for the images `which`, one query each: above 0 where the model is fooled."""
+        logits = check_logits(self.model(images), len(images)).to(images)
+        checks.labels(self.y, logits.shape[1])
+        self.queries.index_add_(0, which, torch.ones_like(which))
+        found = margin(logits, self.y[which])
+        return -found if self.targeted else found
+
+    def playing(self, which: Tensor) -> Tensor:
+        """Which of the images `which` are not fooled yet and can be asked about once more."""
+        return (self.reached[which] <= 0) & (self.queries[which] < self.budget)
+
+    def keep(self, images: Tensor, found: Tensor, which: Tensor) -> None:
+        """Keep the examples with these margins that are better than any before. An image may stand in `which` more than once."""
+        best = self.reached.scatter_reduce(0, which, found, "amax")
+        wins = ((found == best[which]) & (found > self.reached[which])).nonzero().squeeze(1)
+        place = torch.full_like(self.queries, -1).scatter_reduce_(0, which[wins], wins, "amax")
+        place = place[place >= 0]
+        self.images[which[place]], self.reached[which[place]] = images[place], found[place]
+
+    def try_(self, images: Tensor, which: Tensor) -> None:
+        """Ask about examples and keep those that are better than any before."""
+        self.keep(images, self.margins(images, which), which)
+
+    def result(self) -> Queried:
+        """What was found."""
+        return Queried(self.images, self.reached > 0, self.queries)
+
+
+def begin(
+    model: Classifier, x: Tensor, y: Tensor, eps: float, budget: int, *, targeted: bool
+) -> tuple[Asked, Tensor, Tensor]:
+    """A counter for checked images, and the lowest and the highest image of their l∞ balls."""
+    checks.pictures(x, y)
+    checks.number("eps", eps)
+    checks.count("budget", budget)
+    low, high = (linf(x, eps).project(torch.full_like(x, far)) for far in (-math.inf, math.inf))
+    return Asked(model, x, y, budget, targeted=targeted), low, high
