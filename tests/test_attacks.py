@@ -442,7 +442,7 @@ BAD = {
     "one nan": ({"x": torch.where(GOOD["x"] == GOOD["x"].max(), math.nan, GOOD["x"])}, "scale them"),
     "three dims": ({"x": GOOD["x"][:, 0]}, r"float64 \[2, 4, 4\]"),
     "bytes": ({"x": GOOD["x"].to(torch.uint8)}, "uint8"),
-    "half": ({"x": GOOD["x"].half()}, "float16"),
+    "complex": ({"x": GOOD["x"].to(torch.complex64)}, "complex64"),
     "labels high": ({"y": torch.tensor([0, 4])}, "classes 0 to 3"),
     "labels low": ({"y": torch.tensor([-1, 0])}, "from -1 to 0"),
     "labels few": ({"y": torch.tensor([0])}, "for 2 images"),

@@ -9,6 +9,7 @@ from torch import Tensor
 from luring.answers import check_logits
 from luring.attacks import checks
 from luring.attacks.balls import linf
+from luring.attacks.forms import like, representable, working
 from luring.attacks.objectives import margin
 from luring.types import Classifier
 
@@ -36,8 +37,9 @@ class Asked:
     """The model behind a counter: margins of images, and the best of each found so far."""
 
     def __init__(self, model: Classifier, x: Tensor, y: Tensor, budget: int, *, targeted: bool) -> None:
-        self.model, self.y, self.budget, self.targeted = model, y, budget, targeted
-        self.images, self.reached = x.clamp(0, 1), x.new_full((len(x),), -torch.inf)
+        self.model, self.x, self.y, self.budget, self.targeted = model, x, y, budget, targeted
+        self.images = working(x).clamp_(0, 1)
+        self.reached = self.images.new_full((len(x),), -torch.inf)
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
     def in_play(self, cost: int) -> Tensor:
@@ -46,7 +48,8 @@ class Asked:
 
     def margins(self, images: Tensor, which: Tensor) -> Tensor:
         """Margins of examples for the images `which`, one query each: above 0 where the model is fooled."""
-        logits = check_logits(self.model(images), len(images)).to(images)
+        given = representable(images, self.x[which]).to(self.x.dtype)
+        logits = check_logits(self.model(given), len(images)).to(images)
         checks.labels(self.y, logits.shape[1])
         self.queries.index_add_(0, which, torch.ones_like(which))
         found = margin(logits, self.y[which])
@@ -62,6 +65,7 @@ class Asked:
         wins = ((found == best[which]) & (found > self.reached[which])).nonzero().squeeze(1)
         place = torch.full_like(self.queries, -1).scatter_reduce_(0, which[wins], wins, "amax")
         place = place[place >= 0]
+        images = representable(images, self.x[which])
         self.images[which[place]], self.reached[which[place]] = images[place], found[place]
 
     def try_(self, images: Tensor, which: Tensor) -> None:
@@ -70,15 +74,16 @@ class Asked:
 
     def result(self) -> Queried:
         """What was found."""
-        return Queried(self.images, self.reached > 0, self.queries)
+        return Queried(like(self.images, self.x), self.reached > 0, self.queries)
 
 
 def begin(
     model: Classifier, x: Tensor, y: Tensor, eps: float, budget: int, *, targeted: bool
-) -> tuple[Asked, Tensor, Tensor]:
-    """A counter for checked images, and the lowest and the highest image of their l∞ balls."""
+) -> tuple[Asked, Tensor, Tensor, Tensor]:
+    """A counter for checked images, the images to work on, and the lowest and the highest image of their l∞ balls."""
     checks.pictures(x, y)
     checks.number("eps", eps)
     checks.count("budget", budget)
+    asked, x = Asked(model, x, y, budget, targeted=targeted), working(x)
     low, high = (linf(x, eps).project(torch.full_like(x, far)) for far in (-math.inf, math.inf))
-    return Asked(model, x, y, budget, targeted=targeted), low, high
+    return asked, x, low, high

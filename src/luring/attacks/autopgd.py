@@ -10,6 +10,7 @@ from luring import answers
 from luring.answers import check_logits
 from luring.attacks import checks
 from luring.attacks.balls import BALLS, Ball
+from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES, difference_of_logits_towards, margin
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
@@ -40,7 +41,7 @@ def apgd(
 
     Args:
         model: images to logits; `restarts` · (1 + `steps`) forward and backward passes.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64.
         eps: radius of the ball around `x`, in units of `x`.
         steps: number of steps.
@@ -50,7 +51,7 @@ def apgd(
         generator: source of the random starts; PyTorch's own where it is missing.
 
     Returns:
-        Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`: of those met, the one with the highest
+        Images in [0, 1] within `eps` of `x`, detached, same shape, dtype and memory format as `x`: of those met, the one with the highest
         margin, which fools the model if any did.
 
     Raises:
@@ -128,7 +129,8 @@ def _rounds(
     checks.count("steps", steps)
     checks.choice("norm", norm, BALLS)
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
-        x, y = x.detach().clone(), y.clone()  # tensors made in inference mode cannot be saved for the gradient
+        given, x, y = x, working(x), y.clone()
+        model = shown(model, given)
         best, reached = x.clone(), x.new_full((len(x),), -torch.inf)
         for classes in wanted:
             left = (reached <= 0).nonzero().squeeze(1)
@@ -138,7 +140,7 @@ def _rounds(
             found, margins = _craft(model, ball, y[left], classes[left], objective, steps, generator)
             better = margins > reached[left]
             best[left[better]], reached[left[better]] = found[better], margins[better]
-        return best
+        return like(best, given)
 
 
 def _craft(

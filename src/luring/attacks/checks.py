@@ -13,10 +13,10 @@ ROUNDING = 1e-6
 
 
 def pictures(x: Tensor, y: Tensor) -> None:
-    """Images float32 or float64 in [0, 1], [batch, channels, height, width], and one label each."""
-    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
+    """Floating-point images in [0, 1], [batch, channels, height, width], and one label each."""
+    if x.ndim != 4 or not x.is_floating_point():
         raise InputError(
-            f"the images are {str(x.dtype).removeprefix('torch.')} {list(x.shape)}: give float32 or float64 "
+            f"the images are {str(x.dtype).removeprefix('torch.')} {list(x.shape)}: give floating-point images "
             "[batch, channels, height, width], values in [0, 1]."
         )
     if y.shape != x.shape[:1] or y.dtype != torch.int64:

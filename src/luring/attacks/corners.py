@@ -35,7 +35,7 @@ def parsimonious(
     """
     if block < 1 or block & (block - 1):
         raise InputError(f"block is {block}: give a power of two, 1, 2, 4 and so on.")
-    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
+    asked, x, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     with torch.no_grad(), frozen(model):
         if not len(x):
             return asked.result()

@@ -12,6 +12,7 @@ from luring.answers import check_logits
 from luring.attacks import checks
 from luring.attacks.asked import AT_ONCE, Queried
 from luring.attacks.balls import BALLS, TINY
+from luring.attacks.forms import like, representable, working
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
@@ -74,7 +75,11 @@ def hop_skip_jump(
             turn += 1
             delta = 0.1 if turn == 1 else near * walk.far[which] * (math.sqrt(values) if norm == "l2" else values)
             rise = _rise(
-                walk, which, torch.as_tensor(delta).to(x).expand(len(which)), int(samples * math.sqrt(turn)), generator
+                walk,
+                which,
+                torch.as_tensor(delta).to(walk.x).expand(len(which)),
+                int(samples * math.sqrt(turn)),
+                generator,
             )
             rise = rise.sign() if norm == "linf" else rise / _length(rise)
             length = walk.far[which] / math.sqrt(turn)
@@ -158,6 +163,7 @@ def boundary(
     checks.positive("spherical", spherical)
     checks.positive("source", source)
     walk = _Walk(model, x, y, eps, budget, norm, targeted=targeted)
+    x = walk.x
     around, towards = x.new_full((len(x),), spherical), x.new_full((len(x),), source)
     checked, crossed = _Share(x, 10), _Share(x, 30)
     turn = 0
@@ -225,7 +231,7 @@ class _Walk:
         checks.number("eps", eps)
         checks.count("budget", budget)
         checks.choice("norm", norm, BALLS)
-        x = x.clamp(0, 1)
+        self.given, x = x, working(x).clamp_(0, 1)
         self.model: Callable[[Tensor], object] = model
         self.x, self.y, self.eps, self.budget, self.norm = x, y, eps, budget, norm
         self.targeted = targeted
@@ -245,7 +251,8 @@ class _Walk:
         """Ask about images, one query each: whether they fool the model. The nearest that do are kept."""
         if not len(which):
             return torch.zeros(0, dtype=torch.bool, device=images.device)
-        answer = self.model(images)
+        images = representable(images, self.given[which])
+        answer = self.model(images.to(self.given.dtype))
         if isinstance(answer, Tensor) and answer.shape == which.shape and not answer.is_floating_point():
             label = answer.to(self.y)
         else:
@@ -321,4 +328,5 @@ class _Walk:
         """What was found, inside the ball."""
         fooled = self.nearest <= self.eps
         inside = BALLS[self.norm](self.x, self.eps).project(self.best)
-        return Queried(torch.where(fooled.view(-1, 1, 1, 1), self.best, inside), fooled, self.queries)
+        best = torch.where(fooled.view(-1, 1, 1, 1), self.best, inside)
+        return Queried(like(best, self.given), fooled, self.queries)

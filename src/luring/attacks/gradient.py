@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from luring.attacks import checks
 from luring.attacks.balls import BALLS, Ball, linf
 from luring.attacks.blocks import shuffled, structures
+from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES
 from luring.attacks.slopes import Estimate, Slope, at, flat, normalised, variance
 from luring.attacks.transforms import (
@@ -37,14 +38,14 @@ def fgsm(model: Classifier, x: Images, y: Labels, *, eps: float, targeted: bool 
 
     Args:
         model: images to logits; one forward and one backward pass.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the l∞ ball around `x`, in units of `x`.
         targeted: move towards `y` instead of away from it.
         loss: `ce` (cross-entropy, in a form that does not saturate), `margin` or `dlr`.
 
     Returns:
-        Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`.
+        Images in [0, 1] within `eps` of `x`, detached, same shape, dtype and memory format as `x`.
 
     Raises:
         InputError: a value of `x` outside [0, 1] or not finite, a setting out of range, shapes that do not match, or a model
@@ -89,7 +90,7 @@ def pgd(
 
     Args:
         model: images to logits; one forward and one backward pass a step.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the ball around `x`; this and `step` in units of `x`.
         step: length of one step, in the same norm.
@@ -101,7 +102,7 @@ def pgd(
         generator: source of the random start; PyTorch's own where it is missing.
 
     Returns:
-        Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`.
+        Images in [0, 1] within `eps` of `x`, detached, same shape, dtype and memory format as `x`.
 
     Raises:
         InputError: as for `fgsm`.
@@ -148,7 +149,7 @@ def mim(
 
     Args:
         model: images to logits; one forward and one backward pass a step.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the ball around `x`; this and `step` in units of `x`.
         step: length of one step, in the same norm.
@@ -164,7 +165,7 @@ def mim(
         generator: source of what `see` and `estimate` draw; PyTorch's own where it is missing.
 
     Returns:
-        Images in [0, 1] within `eps` of `x`, detached, same shape and dtype as `x`.
+        Images in [0, 1] within `eps` of `x`, detached, same shape, dtype and memory format as `x`.
 
     Raises:
         InputError: as for `fgsm`.
@@ -216,7 +217,7 @@ def miml2(
         loss: `ce`, `margin` or `dlr`.
 
     Returns:
-        Images in [0, 1] within `eps` of `x` in l∞ and within `radius` in l2, detached, same shape and dtype as `x`.
+        Images in [0, 1] within `eps` of `x` in l∞ and within `radius` in l2, detached, same shape, dtype and memory format as `x`.
 
     Raises:
         InputError: as for `fgsm`.
@@ -224,7 +225,7 @@ def miml2(
     checks.number("eps", eps)
     checks.number("radius", radius)
     far = mim(model, x, y, eps=radius, step=step, steps=steps, decay=decay, norm="l2", targeted=targeted, loss=loss)
-    return linf(x, eps).project(far)
+    return like(linf(working(x), eps).project(working(far)), x)
 
 
 def dim(
@@ -624,7 +625,8 @@ def _iterate(
     checks.choice("loss", loss, OBJECTIVES)
     # A caller's no_grad or inference_mode must not keep us from the gradient.
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
-        x, y = x.detach().clone(), y.clone()  # tensors made in inference mode cannot be saved for the gradient
+        given, x, y = x, working(x), y.clone()
+        model = shown(model, given)
         ball: Ball = BALLS[norm](x, eps)
         slope = Slope(model, y, loss=loss, sees=looks(see), targeted=targeted, generator=generator)
         estimator = estimate(ball, step)
@@ -640,4 +642,4 @@ def _iterate(
             if decay:
                 direction = momentum = direction if momentum is None else direction.add_(momentum, alpha=decay)
             adversarial = ball.project(adversarial + step * ball.unit(direction))
-        return adversarial.detach()
+        return like(adversarial.detach(), given)

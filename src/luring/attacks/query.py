@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from luring.attacks import checks
 from luring.attacks.asked import AT_ONCE, Queried, begin
+from luring.attacks.forms import working
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
 
@@ -33,7 +34,7 @@ def square(
 
     Args:
         model: images to scores (logits or probabilities); any function, an HTTP client too.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the l∞ ball around `x`, in units of `x`.
         budget: most queries an image; one each for the stripes it begins with and for every square.
@@ -48,7 +49,7 @@ def square(
         InputError: as for `fgsm`.
     """
     checks.number("share", share, most=1.0)
-    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
+    asked, x, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     batch, channels, height, width = x.shape
 
     def signs(*shape: int) -> Tensor:
@@ -122,7 +123,7 @@ def spsa(
         return torch.randint(0, 2, like.shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
 
     # Adam's own numbers (Kingma and Ba 2015), as in the paper.
-    first, second = torch.zeros_like(x), torch.zeros_like(x)
+    first, second = torch.zeros_like(working(x)), torch.zeros_like(working(x))
     steps = 0
 
     def move(gradient: Tensor, which: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ def _estimated(
     """Climb the margin by central differences along what `draw` draws, moving as `move` says."""
     checks.count("samples", samples)
     checks.positive(name, delta)
-    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
+    asked, x, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     cost = 2 * samples + 1
     at = x.clone()
     with torch.no_grad(), frozen(model):
@@ -255,7 +256,7 @@ def zoo(
     checks.count("coordinates", coordinates)
     checks.positive("delta", delta)
     checks.number("step", step)
-    asked, low, high = begin(model, x, y, eps, budget, targeted=targeted)
+    asked, x, low, high = begin(model, x, y, eps, budget, targeted=targeted)
     values = math.prod(x.shape[1:])
     many = min(coordinates, values)
     at, first, second, times = x.flatten(1).clone(), *(torch.zeros_like(x).flatten(1) for _ in range(3))

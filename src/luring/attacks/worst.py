@@ -36,7 +36,7 @@ def worst_case(
     Args:
         attacks: in the order to try, cheapest first: presets, or any functions of `(model, x, y)`.
         model: images to logits.
-        x: clean images, [batch, channels, height, width], float32 or float64, values in [0, 1].
+        x: clean images, [batch, channels, height, width], of any floating-point type, values in [0, 1].
         y: true labels, [batch], int64.
 
     Returns:
@@ -48,14 +48,14 @@ def worst_case(
     if not attacks:
         raise InputError("there is no attack in the set: give at least one.")
     checks.pictures(x, y)
-    images, reached = x.clone(), x.new_full((len(x),), -torch.inf)
+    images, reached = x.clone(), torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
     by = torch.zeros_like(y)
     for place, attack in enumerate(attacks):
         left = (reached <= 0).nonzero().squeeze(1)
         if not len(left):
             break
         made = attack(model, x[left], y[left])
-        margins = margin(answers.logits(model, made), y[left])
+        margins = margin(answers.logits(model, made), y[left]).to(reached)
         better = margins > reached[left]
         images[left[better]], reached[left[better]], by[left[better]] = made[better], margins[better], place
     return Worst(images, reached > 0, by)
