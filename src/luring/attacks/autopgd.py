@@ -12,6 +12,7 @@ from luring.attacks import checks
 from luring.attacks.balls import BALLS, Ball
 from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES, difference_of_logits_towards, margin
+from luring.attacks.quick import quick
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
 
@@ -130,7 +131,7 @@ def _rounds(
     checks.choice("norm", norm, BALLS)
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         given, x, y = x, working(x), y.clone()
-        model = shown(model, given)
+        model = shown(quick(model, given), given)
         best, reached = x.clone(), x.new_full((len(x),), -torch.inf)
         for classes in wanted:
             left = (reached <= 0).nonzero().squeeze(1)

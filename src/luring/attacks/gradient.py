@@ -11,6 +11,7 @@ from luring.attacks.balls import BALLS, Ball, linf
 from luring.attacks.blocks import shuffled, structures
 from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES
+from luring.attacks.quick import quick
 from luring.attacks.slopes import Estimate, Slope, at, flat, normalised, variance
 from luring.attacks.transforms import (
     Looks,
@@ -626,7 +627,7 @@ def _iterate(
     # A caller's no_grad or inference_mode must not keep us from the gradient.
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         given, x, y = x, working(x), y.clone()
-        model = shown(model, given)
+        model = shown(quick(model, given), given)
         ball: Ball = BALLS[norm](x, eps)
         slope = Slope(model, y, loss=loss, sees=looks(see), targeted=targeted, generator=generator)
         estimator = estimate(ball, step)

@@ -1,0 +1,131 @@
+"""A faster model of the same meaning: what an attack differentiates hundreds of times is made cheaper once."""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from luring.types import Classifier
+
+log = logging.getLogger("luring")
+
+CLOSE = 1e-3
+"""How far the gradient of the faster model may be from the model's own, relative to its norm."""
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+AFTER: dict[type[nn.Module], Callable[[Any, Any], nn.Module]] = {
+    nn.Conv2d: fuse_conv_bn_eval,
+    nn.Linear: fuse_linear_bn_eval,
+}
+
+
+def quick(model: Classifier, x: Tensor) -> Classifier:
+    """A callable that answers as a model in evaluation mode does, and is faster to differentiate with respect to images.
+
+    Batch normalisation is folded into the layer before it, a rectifier comes after the pooling that follows it, and images go
+    channels-last. It is compared with the model, logits and gradient, on the first image of `x`. The model itself is not changed,
+    and its weights are shared where nothing is folded into them: later changes of the model are not seen.
+
+    What is not understood stays as it is, and one line of the log says so: a module in training mode or with hooks, a scripted or
+    quantised one, one whose `forward` decides by values or by Python's own randomness.
+
+    Args:
+        model: images to logits; anything but a module is given back.
+        x: images that it is going to be attacked on, [batch, channels, height, width].
+    """
+    if not isinstance(model, nn.Module) or not len(x):
+        return model
+    reason = _strange(model)
+    if reason is None:
+        try:
+            faster = _channels_last(_folded(model))
+            reason = None if _agree(model, faster, x[:1]) else "its gradient changed"
+        except Exception as error:
+            faster, reason = model, f"it cannot be traced: {error}"
+        if reason is None:
+            return faster
+    _say(f"{type(model).__name__} is attacked as it is: {reason.splitlines()[0]}")
+    return model
+
+
+@cache
+def _say(line: str) -> None:
+    """Once."""
+    log.info(line)
+
+
+def _strange(model: nn.Module) -> str | None:
+    """Why a module is left alone."""
+    for name, part in model.named_modules():
+        where = f" in {name}" if name else ""
+        if part.training:
+            return f"training mode{where}"
+        if isinstance(part, torch.jit.ScriptModule | fx.GraphModule):
+            return f"scripted or traced already{where}"
+        if "quant" in type(part).__module__:
+            return f"quantised{where}"
+        if any(getattr(part, hooks) for hooks in HOOKS):
+            return f"hooks{where}"
+        if any(weight.requires_grad for weight in part.parameters(recurse=False)):
+            return f"weights that are not frozen{where}"
+    return None
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _traced(model: nn.Module) -> fx.GraphModule:
+    """The model as a graph, traced twice: what Python draws at random would be frozen into it."""
+    first, second = fx.symbolic_trace(model), fx.symbolic_trace(model)
+    if first.code != second.code:
+        raise ValueError("two traces of it differ")
+    return first
+
+
+def _folded(model: nn.Module) -> fx.GraphModule:
+    graph = _traced(model)
+    parts: dict[str, nn.Module] = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        part, earlier = parts[str(node.target)], parts[str(before.target)]
+        fuse = AFTER.get(type(earlier))
+        if isinstance(part, NORMS) and fuse and part.running_mean is not None and _once(graph, before):
+            fused = fuse(earlier, part).requires_grad_(False)
+            parts[str(before.target)] = fused
+            graph.set_submodule(str(before.target), fused)
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+        elif type(part) is nn.MaxPool2d and not part.return_indices and type(earlier) is nn.ReLU:
+            # max(relu(x)) = relu(max(x)), and a smaller image is rectified.
+            before.target, node.target = node.target, before.target
+    graph.recompile()
+    return graph
+
+
+def _once(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the module of a node is called there alone."""
+    return sum(other.op == "call_module" and other.target == node.target for other in graph.graph.nodes) == 1
+
+
+def _channels_last(graph: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda images: graph(images.contiguous(memory_format=torch.channels_last))
+
+
+def _agree(model: nn.Module, faster: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    own, other = (_slope(one, x) for one in (model, faster))
+    return all(
+        bool((b - a).norm() <= CLOSE * a.norm()) or bool(torch.equal(a, b)) for a, b in zip(own, other, strict=True)
+    )
+
+
+def _slope(model: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = x.detach().clone().requires_grad_()
+    logits: Any = model(leaf)
+    (gradient,) = torch.autograd.grad(logits.amax(1).sum(), leaf)
+    return logits.detach().double(), gradient.double()
