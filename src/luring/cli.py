@@ -1,6 +1,7 @@
 """The command line: one thin function a command. Heavy libraries are imported when a command runs, so that `--help` is quick."""
 
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -217,6 +218,7 @@ def evaluate(
     step: float = 0.01,
     steps: int = 100,
     n: int = 1000,
+    batch_size: int | Literal["auto"] = 128,
     target: str | None = None,
     lure: str | None = None,
     label: str = "label",
@@ -230,11 +232,12 @@ def evaluate(
         bundle: folder that 'luring fit' wrote.
         data: images to attack: their test part; as for 'luring fit'.
         out: folder for rows.jsonl and report.html; a second run with the same folder goes on where the first stopped.
-        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, pgn, apgd, apgd-t, square, spsa, nes.
+        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, bsr, bsr-digits, sia, sia-digits, pgn, apgd, apgd-t, square, spsa, nes, zoo, parsimonious, hop-skip-jump, boundary.
         eps: radii of the l∞ ball, images in [0, 1].
         step: length of a step.
         steps: number of steps.
         n: test images attacked, of those that M and M∘P classify correctly.
+        batch_size: images attacked at a time; auto takes the largest power of two that fits into half of the free memory, and says which.
         target: module:function of the bundle's target, where it is not Luring's own.
         lure: module:function of the bundle's lure, likewise.
         label: name of the label column.
@@ -253,7 +256,18 @@ def evaluate(
     images = data_room.load(data, seed=seed, label=label, image=image)
     settings = {"step": step, "steps": steps}
     names = tuple(name.strip() for name in attacks.split(","))
-    rows_ = evaluate_(loaded, images, folder, attacks=names, eps=eps, settings=settings, n=n, seed=seed, device=place)
+    rows_ = evaluate_(
+        loaded,
+        images,
+        folder,
+        attacks=names,
+        eps=eps,
+        settings=settings,
+        n=n,
+        batch=batch_size,
+        seed=seed,
+        device=place,
+    )
     _show(rows_, folder)
 
 
@@ -366,6 +380,10 @@ def _weights(network: "nn.Module", path: Path) -> None:
 def main() -> None:
     """Run the command line; a person's mistake is one sentence and exit code 2, a stop at the keyboard exit code 130."""
     warnings.showwarning = _warn
+    said = logging.StreamHandler()
+    said.setFormatter(logging.Formatter("luring: %(message)s"))
+    logging.getLogger("luring").addHandler(said)
+    logging.getLogger("luring").setLevel(logging.INFO)
     try:
         app.cli(
             prog="luring",

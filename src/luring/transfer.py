@@ -5,20 +5,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from luring import answers, metrics
+from luring import answers, attacks, metrics
 from luring.attacks import Attack
 from luring.attacks.balls import linf
+from luring.attacks.chunks import BATCH, BatchSize
 from luring.errors import InputError
-from luring.progress import progress
 from luring.types import Classifier
-
-BATCH = 128
-"""Images crafted at a time: on a CPU larger batches fall out of its cache."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +68,30 @@ def choose(models: Sequence[Classifier], images: Tensor, labels: Tensor, *, n: i
     return Clean(answers.prepare(images[drawn], None), labels[drawn], drawn)
 
 
-def craft(attack: Attack, model: Classifier, clean: Clean, *, batch: int = BATCH, show: bool = False) -> Tensor:
+def craft(
+    attack: Attack,
+    model: Classifier,
+    clean: Clean,
+    *,
+    batch: BatchSize = BATCH,
+    state: Path | None = None,
+    show: bool = False,
+) -> Tensor:
     """Examples for a model, projected once more on the l∞ ball of the attack's eps and on [0, 1].
 
-    Each batch has draws of its own, from the attack's seed and the batch's place.
+    Args:
+        attack: a preset; each batch has draws of its own.
+        model: M∘P.
+        clean: images to attack.
+        batch: images at a time, or `auto`.
+        state: a file for finished batches, as for `attacks.craft`.
+        show: show progress.
 
     Returns:
         Images like `clean.images`, on the CPU.
     """
-    eps = float(dict(attack.settings)["eps"])
-    parts: list[Tensor] = []
-    with progress(f"{attack.name} eps {eps:g}", len(clean.labels), show=show) as advance:
-        for place, (images, labels) in enumerate(
-            zip(clean.images.split(batch), clean.labels.split(batch), strict=True)
-        ):
-            x = answers.prepare(images, model)
-            made = attack.but(attack.seed * 1_000_003 + place)(model, x, labels.to(x.device))
-            parts.append(linf(x, eps).project(made).cpu())
-            advance(len(images), "images")
-    return torch.cat(parts)
+    made = attacks.craft(attack, model, clean.images, clean.labels, batch=batch, state=state, show=show)
+    return linf(clean.images, float(dict(attack.settings)["eps"])).project(made)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def tune(
     decoy: Classifier,
     clean: Clean,
     *,
+    batch: BatchSize = BATCH,
     show: bool = False,
 ) -> tuple[Attack, list[dict[str, Any]]]:
     """The adversary's search: every combination of the settings in `over`, the best transfer kept.
@@ -148,6 +152,7 @@ def tune(
         target: M.
         decoy: M∘P, which the attack is crafted on.
         clean: images for the search.
+        batch: images at a time.
         show: show progress.
 
     Returns:
@@ -158,7 +163,9 @@ def tune(
     tried: list[dict[str, Any]] = []
     for values in product(*over.values()):
         settings = dict(zip(over, values, strict=True))
-        found = transfer(target, decoy, craft(attack.but(**settings), decoy, clean, show=show), clean.labels).measures()
+        found = transfer(
+            target, decoy, craft(attack.but(**settings), decoy, clean, batch=batch, show=show), clean.labels
+        ).measures()
         tried.append(
             {"settings": settings, "n": len(clean.labels), **{name: found[name] for name in ("ac_mop", "ac_m", "dac")}}
         )

@@ -6,6 +6,7 @@
 from luring.attacks.asked import Queried
 from luring.attacks.autopgd import apgd, apgd_t
 from luring.attacks.blocks import shuffled, structures
+from luring.attacks.chunks import craft
 from luring.attacks.corners import parsimonious
 from luring.attacks.decision import boundary, hop_skip_jump
 from luring.attacks.gradient import (
@@ -46,6 +47,7 @@ __all__ = [
     "boundary",
     "bsr",
     "chain",
+    "craft",
     "dim",
     "dim_ti",
     "diversity",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from luring import answers, rows, transfer
 from luring.attacks import preset
+from luring.attacks.chunks import BATCH, BatchSize, fitting
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
@@ -23,6 +24,7 @@ def evaluate(
     eps: Sequence[float],
     settings: Mapping[str, float | int],
     n: int = 1000,
+    batch: BatchSize = BATCH,
     seed: int = 0,
     device: str = "cpu",
     show: bool = True,
@@ -37,6 +39,7 @@ def evaluate(
         eps: radii of the l∞ ball.
         settings: of the attacks (`step`, `steps`), for those that have them.
         n: test images attacked.
+        batch: images attacked at a time, or `auto`: as many as fit.
         seed: of their choice and of the attacks.
         device: of the networks.
         show: show progress.
@@ -68,8 +71,10 @@ def evaluate(
         tuple(eps),
         n,
     )
-    run = Run(experiment, out, seed, device, show)
     target, decoy = bundle.target.to(device), bundle.decoy.to(device)
+    if batch == "auto":
+        batch = fitting(decoy, answers.prepare(dataset.test.images[:n], decoy))
+    run = Run(experiment, out, seed, device, show, batch)
     weights = {"base": bundle.config["digests"]["target"], method: digest(bundle.decoy)}
     m = answers.labels(target, dataset.test.images).cpu()
     for name, network in (("base", target), (method, decoy)):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from luring import answers, data, fit, metrics, networks, rows, transfer
 from luring.attacks import Attack, preset
+from luring.attacks.chunks import BATCH
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.paper.experiments import Attacked, Experiment, Lure
@@ -78,7 +79,10 @@ def reproduce(
 class Run:
     """The state of one run: its rows so far, and how to add one."""
 
-    def __init__(self, experiment: Experiment, out: Path, seed: int, device: str, show: bool) -> None:
+    def __init__(
+        self, experiment: Experiment, out: Path, seed: int, device: str, show: bool, batch: int = BATCH
+    ) -> None:
+        self.batch = batch
         self.experiment, self.out, self.seed, self.device, self.show = experiment, out, seed, device, show
         self.file = out / "rows.jsonl"
         self.rows = rows.read(self.file)
@@ -215,8 +219,9 @@ class Run:
 
         def compute() -> dict[str, Any]:
             few = clean.first(self.experiment.search_n)
-            tuned, tried = transfer.tune(attack, attacked.search, target, decoy, few, show=self.show)
-            examples = transfer.craft(tuned, decoy, clean, show=self.show)
+            tuned, tried = transfer.tune(attack, attacked.search, target, decoy, few, batch=self.batch, show=self.show)
+            state = self.out / "crafting.state"
+            examples = transfer.craft(tuned, decoy, clean, batch=self.batch, state=state, show=self.show)
             found = transfer.transfer(target, decoy, examples, clean.labels)
             return {
                 **found.measures(),
@@ -236,7 +241,7 @@ class Run:
         """The settings of a transfer cell."""
         return {
             **attack.describe(),
-            "batch": transfer.BATCH,
+            "batch": self.batch,
             "search": {setting: list(values) for setting, values in attacked.search.items()},
             "search_n": min(self.experiment.search_n, len(clean.labels)),
             "choice": clean.digest,
