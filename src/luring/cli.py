@@ -15,6 +15,7 @@ from rich.markup import escape
 from tyro.conf import Positional, arg
 
 from luring.errors import InputError
+from luring.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -380,6 +381,7 @@ def _weights(network: "nn.Module", path: Path) -> None:
 def main() -> None:
     """Run the command line; a person's mistake is one sentence and exit code 2, a stop at the keyboard exit code 130."""
     warnings.showwarning = _warn
+    keep_freed_memory()
     said = logging.StreamHandler()
     said.setFormatter(logging.Formatter("luring: %(message)s"))
     logging.getLogger("luring").addHandler(said)
