@@ -62,8 +62,8 @@ def assert_same(model, faster, x=X, rtol=1e-3):
     exact, wanted = slope(model.double(), x, torch.float64)
     own, logits = slope(model.float(), x)
     found, other = slope(faster, x)
-    assert (found - exact).norm() <= max(rtol * exact.norm(), 2 * (own - exact).norm())
-    assert (other - wanted).norm() <= max(rtol * wanted.norm(), 2 * (logits - wanted).norm())
+    assert (found - exact).norm() <= max(rtol * exact.norm(), 2 * (own - exact).norm()) + 1e-6
+    assert (other - wanted).norm() <= max(rtol * wanted.norm(), 2 * (logits - wanted).norm()) + 1e-6
 
 
 def parts(callable_):
@@ -101,7 +101,11 @@ def test_normalisation_is_folded_and_rectifiers_wait_for_pooling():
 def test_what_goes_two_ways_is_not_folded():
     model = lived(Residual())
     faster = quick(model, X)
-    assert parts(faster) == ["Conv2d", "BatchNorm2d", "Conv2d", "BatchNorm2d", "Conv2d", "Linear"]
+    assert any(cell.cell_contents is model for cell in faster.__closure__)
+    assert_same(model, faster, rtol=1e-5)
+    model.other = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), model.other)
+    faster = quick(lived(model), X)
+    assert parts(faster) == ["Conv2d", "BatchNorm2d", "Conv2d", "Conv2d", "Conv2d", "Linear"]
     assert_same(model, faster, rtol=1e-5)
 
 
@@ -200,7 +204,6 @@ REFUSED = {
     "traced": (lambda: fx.symbolic_trace(vgg()), "scripted or traced"),
     "branches": (lambda: lived(Branching()), "cannot be traced"),
     "dice": (lambda: lived(Dicing()), "two traces of it differ"),
-    "an answer that is no tensor": (lambda: lived(nn.Sequential(nn.Flatten(), nn.LSTM(432, 5))), "cannot be traced"),
 }
 
 
