@@ -1,4 +1,4 @@
-"""Time the attacks of every library on the same model and images, interleaved: `python benchmarks/attacks.py --out results/speed`.
+"""Time the attacks of every library on the same model and images, interleaved: `python benchmarks/attacks.py`.
 
 The unit is the floor: as many forward and backward passes as the attack has steps, eager and contiguous, to the images only, with the
 weights frozen. One row a network, library and attack goes to OUT/rows.jsonl.
@@ -141,7 +141,7 @@ LIBRARIES: Mapping[str, tuple[str, Callable[[nn.Module, int], Mapping[str, Run]]
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of rows.jsonl")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.jsonl")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=128)

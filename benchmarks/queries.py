@@ -1,4 +1,4 @@
-"""How much of an attack by queries is spent in the model: `python benchmarks/queries.py --out results/speed`.
+"""How much of an attack by queries is spent in the model: `python benchmarks/queries.py`.
 
 One row a network and attack goes to OUT/rows.jsonl.
 """
@@ -44,7 +44,7 @@ class Timed(nn.Module):
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of rows.jsonl")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.jsonl")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()

@@ -52,7 +52,7 @@ def demo(seed: Seed = 0, device: Device = "auto", out: Path = Path("luring-demo"
 
 @app.command
 def reproduce(
-    experiment: Positional[Literal["mnist", "digits"]],
+    experiment: Positional[Literal["mnist", "toy", "digits"]],
     scale: Literal["paper", "quick", "demo"] = "paper",
     seed: Seed = 0,
     device: Device = "auto",
@@ -63,7 +63,7 @@ def reproduce(
     Stop it at any moment; the same command goes on. Run it again with another --seed and the same --out for means and spreads.
 
     Args:
-        experiment: mnist (needs the images: the folder in LURING_DATA, or the hub), or digits.
+        experiment: mnist (needs the images: the folder in LURING_DATA, or the hub), toy (the illustration of §3.3, Figures 2 and 3; a minute), or digits.
         scale: paper (about two hours on two cores), quick (minutes; not to be compared with the paper), demo (digits only).
         seed: of everything.
         device: where to compute.
@@ -291,6 +291,7 @@ def _run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
     from luring import rows
     from luring.paper.experiments import EXPERIMENTS
     from luring.paper.reproduce import reproduce as reproduce_
+    from luring.paper.toy import toy
 
     if (dataset, scale) not in EXPERIMENTS:
         raise InputError(
@@ -301,7 +302,10 @@ def _run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
     found = rows.read(folder / "rows.jsonl")
     if found:
         _say(f"{folder} holds {len(found)} rows: they are kept, what is missing is computed.")
-    reproduce_(experiment, folder, seed=seed, device=place)
+    if dataset == "toy":
+        toy(folder, seed=seed, device=place)
+    else:
+        reproduce_(experiment, folder, seed=seed, device=place)
     _show(rows.read(folder / "rows.jsonl"), folder)
 
 

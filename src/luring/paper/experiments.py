@@ -44,7 +44,7 @@ class Experiment:
         scale: `demo`, `quick` or `paper`.
         target: name of its target, `networks.TARGETS`.
         lure: name of its lure, `networks.make_lure`.
-        target_schedule: how M is trained.
+        target_schedule: how M is trained; `None` where M is given.
         lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order of the tables.
         attacks: by name, in the order of the tables.
         eps: radii of the l∞ ball.
@@ -60,7 +60,7 @@ class Experiment:
     scale: str
     target: str
     lure: str
-    target_schedule: Schedule
+    target_schedule: Schedule | None
     lures: Mapping[str, Lure]
     attacks: Mapping[str, Attacked]
     eps: tuple[float, ...]
@@ -92,6 +92,19 @@ FAST = Schedule(2000, lr=3e-3)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
+        ("toy", "paper"): Experiment(
+            dataset="toy",
+            scale="paper",
+            target="one layer, equal weights a zone",
+            lure="plain-8",
+            target_schedule=None,
+            lures=MappingProxyType({"c_e": Lure(Schedule(1500, lr=3e-3)), "luring": Lure(Schedule(1500, lr=3e-3))}),
+            attacks=MappingProxyType({"pgd": Attacked({"step": 0.025, "steps": 40})}),
+            eps=(0.3, 0.4, 0.5),
+            n=200,
+            effect=("pgd",),
+            pictures=0,
+        ),
         ("digits", "demo"): Experiment(
             dataset="digits",
             scale="demo",

@@ -92,6 +92,7 @@ def _section(name: str, rows: list[Row]) -> dict[str, Any]:
         "distortion_figure": Markup(distortion) if distortion else None,
         "gradients": _gradients(rows),
         "pictures": _pictures(rows),
+        "toy": [_toy(rows, name) for name in present(select(rows, kind="zone"), "architecture", words.ARCHITECTURES)],
         "searches": _searches(rows),
         "cells": [_cell(row) for row in rows],
         "seconds": words.duration(sum(as_number(row["seconds"]) for row in rows)),
@@ -131,6 +132,56 @@ def _pictures(rows: list[Row]) -> list[dict[str, Any]]:
             ]
             found.append({"row": row, "truth": _class(row, row["label"]), "images": images})
     return found
+
+
+_TOY = {
+    "zone": "zone",
+    "x": "x",
+    "p_x": "P(x)",
+    "x_m": "crafted on M",
+    "x_mop": "crafted on M∘P",
+    "p_x_mop": "P of that",
+}
+
+
+def _toy(rows: list[Row], architecture: str) -> dict[str, Any]:
+    """Figures 2 and 3 of one lure, and its sets of directions, for each seed."""
+    of_lure = select(rows, architecture=architecture)
+
+    def strip(row: Row) -> list[dict[str, Any]]:
+        shown = row.get("labels", {})
+        return [
+            {
+                "png": png,
+                "title": _TOY[key],
+                "answers": [
+                    (who, _class(row, label), label == row["label"])
+                    for who, label in zip(("M", "M∘P"), shown.get(key, ()), strict=False)
+                ],
+            }
+            for key, png in row["images"].items()
+        ]
+
+    return {
+        "architecture": architecture,
+        "zones": [
+            {"row": row, "truth": _class(row, row["label"]), "images": strip(row)}
+            for row in select(of_lure, kind="zone")
+        ],
+        "cases": [
+            {
+                "row": row,
+                "truth": _class(row, row["label"]),
+                "wanted": _class(row, row["settings"]["wanted"]) if row["settings"]["wanted"] is not None else None,
+                "images": strip(row),
+                "answers": ", ".join(
+                    f"{name} {count}" for name, count in zip(row["classes"], row["m_answers"], strict=True)
+                ),
+            }
+            for row in select(of_lure, kind="case")
+        ],
+        "directions": select(of_lure, kind="directions"),
+    }
 
 
 def _gradients(rows: list[Row]) -> list[dict[str, Any]]:

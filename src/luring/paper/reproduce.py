@@ -28,13 +28,20 @@ COMPARED = ("c_e", "luring")
 
 
 def reproduce(
-    experiment: Experiment, out: Path, *, seed: int = 0, device: str = "cpu", show: bool = True
+    experiment: Experiment,
+    out: Path,
+    *,
+    given: nn.Module | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    show: bool = True,
 ) -> list[rows.Row]:
     """Run an experiment, or what is left of it, and give all its rows.
 
     Args:
         experiment: what to do.
         out: a folder: `rows.jsonl`, and the trained networks under `models`.
+        given: M, where the experiment does not train it.
         seed: of splits, initial weights, training, choice of images and attacks.
         device: of the networks.
         show: show progress.
@@ -44,7 +51,7 @@ def reproduce(
     """
     run = Run(experiment, out, seed, device, show)
     dataset = data.load(experiment.dataset, seed=seed, progress=show)
-    target = run.trained(
+    target = given or run.trained(
         "base", lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes)), dataset
     )
     decoys: dict[str, nn.Module] = {"base": target}
@@ -120,7 +127,8 @@ class Run:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
         if name == "base":
-            return {"target": experiment.target, "schedule": asdict(experiment.target_schedule)}
+            schedule = experiment.target_schedule
+            return {"target": experiment.target, **({"schedule": asdict(schedule)} if schedule else {})}
         lure = experiment.lures[name]
         gap = {"lam": lure.lam, "gap_max": lure.gap_max} if name == "luring" else {}
         return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": asdict(lure.schedule)}
@@ -128,6 +136,7 @@ class Run:
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
         schedule = self.experiment.target_schedule if name == "base" else self.experiment.lures[name].schedule
+        assert schedule is not None, "an experiment that does not train M is given one"
 
         def train_it(network: nn.Module, state: Path) -> None:
             fit.classifier(
@@ -271,9 +280,11 @@ class Run:
     ) -> None:
         """One cell again with other steps: MIM on Luring at the middle eps."""
         experiment = self.experiment
+        if not experiment.converged:
+            return
         eps, attacked = experiment.eps[len(experiment.eps) // 2], experiment.attacks["mim"]
         few = clean.first(experiment.search_n)
-        own = {int(attacked.settings["steps"]): attacked.settings["step"]} if experiment.converged else {}
+        own = {int(attacked.settings["steps"]): attacked.settings["step"]}
         for steps, step in sorted({**experiment.converged, **own}.items()):
             attack = self.preset("mim", attacked, eps).but(steps=steps, step=step)
 
@@ -298,6 +309,8 @@ class Run:
     ) -> None:
         """Images for the report: one row of pictures an image, and Figure 6."""
         experiment = self.experiment
+        if not experiment.pictures:
+            return
         eps = experiment.eps[len(experiment.eps) // 2]
         few, decoy = clean.first(experiment.pictures), decoys["luring"]
         attack = self.preset("mim", experiment.attacks["mim"], eps)
@@ -310,13 +323,13 @@ class Run:
                 if not crafted:
                     crafted.append(transfer.craft(attack, decoy, few))
                 x, x_adv = few.images[place : place + 1], crafted[0][place : place + 1]
-                shown = {"x": x, "p_x": _through(lure, x), "x_adv": x_adv, "p_x_adv": _through(lure, x_adv)}
+                shown = {"x": x, "p_x": through(lure, x), "x_adv": x_adv, "p_x_adv": through(lure, x_adv)}
                 shown["perturbation"] = (x_adv - x) / (2 * eps) + 0.5
                 both = {
                     name: [int(answers.labels(model, shown[name])) for model in (target, decoy)]
                     for name in ("x", "x_adv")
                 }
-                return {"images": {name: _png(image[0]) for name, image in shown.items()}, "labels": both}
+                return {"images": {name: png(image[0]) for name, image in shown.items()}, "labels": both}
 
             names = {"kind": "picture", "architecture": "luring", "attack": "mim", "eps": eps, "index": index, "n": 1}
             shared = {"label": int(few.labels[place]), "classes": list(classes)}
@@ -352,7 +365,8 @@ def _decoded(labels: Mapping[str, str]) -> Transferred:
     return Transferred(vectors["m"], vectors["mop"], vectors["y"])
 
 
-def _through(lure: nn.Module, images: Tensor) -> Tensor:
+def through(lure: nn.Module, images: Tensor) -> Tensor:
+    """P(x), on the CPU."""
     with frozen(lure), torch.no_grad():
         return lure(answers.prepare(images, lure)).cpu()
 
@@ -367,12 +381,12 @@ def _gradient(lure: nn.Module, image: Tensor) -> dict[str, Any]:
     total = float(norm.sum())
     background = float(norm[image[0] == 0].sum()) / total if total > 0 else float("nan")
     return {
-        "images": {"x": _png(image[0]), "gradient": _png(norm / norm.max().clamp_min(1e-12))},
+        "images": {"x": png(image[0]), "gradient": png(norm / norm.max().clamp_min(1e-12))},
         "background": background,
     }
 
 
-def _png(image: Tensor) -> str:
+def png(image: Tensor) -> str:
     """A picture in [0, 1], [channels, height, width], as base64 of a PNG."""
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     file = io.BytesIO()

@@ -27,14 +27,22 @@ ATTACKS = {
     "vni": "VNI",
     "admix": "Admix",
     "ssa": "SSA",
+    "bsr": "BSR",
+    "bsr-digits": "BSR, nothing turned",
+    "sia": "SIA",
+    "sia-digits": "SIA, nothing turned",
     "pgn": "PGN",
     "apgd": "APGD",
     "apgd-t": "APGD-T",
     "square": "Square",
     "spsa": "SPSA",
     "nes": "NES",
+    "zoo": "ZOO",
+    "parsimonious": "Parsimonious",
+    "hop-skip-jump": "HopSkipJump",
+    "boundary": "Boundary",
 }
-DATASETS = {"digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
+DATASETS = {"toy": "Toy", "digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
 RATES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC", "dr": "DR", "adq": "Adq"}
 
