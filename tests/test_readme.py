@@ -1,19 +1,31 @@
 import re
 from pathlib import Path
 
+import torch
+
 from luring import rows
 from luring.paper import printed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs_and_shows_the_effect(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(example, {})
+    exec(EXAMPLES[0], {})
     measured = eval(capsys.readouterr().out)
     assert measured["ac_mop"] <= 0.1
     assert measured["dac"] >= 0.6
+
+
+def test_the_attacks_run_alone():
+    x, y = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3])
+    weight = torch.randn(5, 192, generator=torch.Generator().manual_seed(1))
+    given = {"model": lambda images: images.flatten(1) @ weight.T, "x": x, "y": y}
+    exec(EXAMPLES[1], given)
+    assert (given["examples"] - x).abs().max() <= 8 / 255 + 1e-6
+    assert given["asked"].queries.max() <= 500
+    assert given["worst"].fooled.tolist() == (given["model"](given["worst"].images).argmax(1) != y).tolist()
 
 
 def test_ci_runs_the_second_command():

@@ -61,10 +61,7 @@ class Asked:
 
     def keep(self, images: Tensor, found: Tensor, which: Tensor) -> None:
         """Keep the examples with these margins that are better than any before. An image may stand in `which` more than once."""
-        best = self.reached.scatter_reduce(0, which, found, "amax")
-        wins = ((found == best[which]) & (found > self.reached[which])).nonzero().squeeze(1)
-        place = torch.full_like(self.queries, -1).scatter_reduce_(0, which[wins], wins, "amax")
-        place = place[place >= 0]
+        place = highest(found, which, self.reached)
         images = representable(images, self.x[which])
         self.images[which[place]], self.reached[which[place]] = images[place], found[place]
 
@@ -75,6 +72,20 @@ class Asked:
     def result(self) -> Queried:
         """What was found."""
         return Queried(like(self.images, self.x), self.reached > 0, self.queries)
+
+
+def highest(values: Tensor, which: Tensor, reached: Tensor) -> Tensor:
+    """Places in `values` of what each image should keep: the highest of its own, where that is above what it has reached.
+
+    Args:
+        values: found, [count].
+        which: the image that each belongs to, [count]; an image may stand there more than once.
+        reached: by each image so far, [batch].
+    """
+    best = reached.scatter_reduce(0, which, values, "amax")
+    wins = ((values == best[which]) & (values > reached[which])).nonzero().squeeze(1)
+    place = torch.full_like(reached, -1, dtype=torch.int64).scatter_reduce_(0, which[wins], wins, "amax")
+    return place[place >= 0]
 
 
 def begin(

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from luring.answers import check_logits
 from luring.attacks import checks
-from luring.attacks.asked import AT_ONCE, Queried
+from luring.attacks.asked import AT_ONCE, Queried, highest
 from luring.attacks.balls import BALLS, TINY
 from luring.attacks.forms import like, representable, working
 from luring.errors import InputError
@@ -260,11 +260,7 @@ class _Walk:
         self.queries.index_add_(0, which, torch.ones_like(which))
         fooled = (label == self.y[which]) if self.targeted else (label != self.y[which])
         far = self.distance(images, which)
-        wins = fooled & (far < self.nearest[which])
-        best = self.nearest.scatter_reduce(0, which[wins], far[wins], "amin")
-        wins = (wins & (far == best[which])).nonzero().squeeze(1)
-        place = torch.full_like(self.queries, -1).scatter_reduce_(0, which[wins], wins, "amax")
-        place = place[place >= 0]
+        place = highest(torch.where(fooled, -far, -torch.inf), which, -self.nearest)
         self.best[which[place]], self.nearest[which[place]] = images[place], far[place]
         return fooled
 
