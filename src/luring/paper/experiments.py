@@ -144,7 +144,6 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             ),
             attacks=_mnist_attacks(32),
             eps=(0.3, 0.4, 0.5),
-            n=500,
             search_n=100,
             # The last is the paper's own setting.
             converged=MappingProxyType({16: 1 / 16, 100: 0.01, 300: 0.01, 1000: 0.01}),
