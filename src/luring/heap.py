@@ -1,4 +1,4 @@
-"""Freed memory kept for the next step: on a CPU a fourth of a training step would go into asking the system for it again."""
+"""Freed memory kept for the next step: on a CPU much of a training step would go into asking the system for it again."""
 
 import ctypes
 import sys

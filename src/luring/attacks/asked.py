@@ -42,28 +42,28 @@ class Asked:
         self.reached = self.images.new_full((len(x),), -torch.inf)
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
+    def playing(self, cost: int) -> Tensor:
+        """Whether each image is not fooled yet and can be asked about `cost` times more, [batch]."""
+        return (self.reached <= 0) & (self.queries + cost <= self.budget)
+
     def in_play(self, cost: int) -> Tensor:
-        """Which images are not fooled yet and can be asked about `cost` times more."""
-        return ((self.reached <= 0) & (self.queries + cost <= self.budget)).nonzero().squeeze(1)
+        """Which images these are."""
+        return self.playing(cost).nonzero().squeeze(1)
 
     def margins(self, images: Tensor, which: Tensor) -> Tensor:
         """Margins of examples for the images `which`, one query each: above 0 where the model is fooled."""
-        given = representable(images, self.x[which]).to(self.x.dtype)
+        given = representable(images, self.x, which).to(self.x.dtype)
         logits = check_logits(self.model(given), len(images)).to(images)
         checks.labels(self.y, logits.shape[1])
         self.queries.index_add_(0, which, torch.ones_like(which))
         found = margin(logits, self.y[which])
         return -found if self.targeted else found
 
-    def playing(self, which: Tensor) -> Tensor:
-        """Which of the images `which` are not fooled yet and can be asked about once more."""
-        return (self.reached[which] <= 0) & (self.queries[which] < self.budget)
-
     def keep(self, images: Tensor, found: Tensor, which: Tensor) -> None:
         """Keep the examples with these margins that are better than any before. An image may stand in `which` more than once."""
         place = highest(found, which, self.reached)
-        images = representable(images, self.x[which])
-        self.images[which[place]], self.reached[which[place]] = images[place], found[place]
+        which, images, found = which[place], images[place], found[place]
+        self.images[which], self.reached[which] = representable(images, self.x, which), found
 
     def try_(self, images: Tensor, which: Tensor) -> None:
         """Ask about examples and keep those that are better than any before."""

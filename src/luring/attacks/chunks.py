@@ -96,7 +96,7 @@ def _asked(attack: Attack, model: Classifier, x: Tensor, y: Tensor, size: int) -
 
 
 def _save(state: Path, parts: list[Tensor], asked: str) -> None:
-    write_tensors(state, {f"{place:08}": part.contiguous() for place, part in enumerate(parts)}, {"asked": asked})
+    write_tensors(state, {f"{place:08}": part for place, part in enumerate(parts)}, {"asked": asked})
 
 
 def _load(state: Path, asked: str) -> list[Tensor]:

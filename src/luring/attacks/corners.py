@@ -70,8 +70,7 @@ class _Search:
 
     def playing(self) -> Tensor:
         """The images whose search goes on."""
-        which = self.asked.in_play(1)
-        return which[~self.ended[which]]
+        return (self.asked.playing(1) & ~self.ended).nonzero().squeeze(1)
 
     def split(self, cell: Tensor) -> None:
         """Smaller blocks, each as the one that it was part of."""
@@ -99,7 +98,7 @@ class _Search:
         # Every image's first candidate, then every image's second, and so on: one that is fooled drops out early.
         order = turn[which, block].argsort(stable=True)
         for part in order.split(AT_ONCE):
-            part = part[self.asked.playing(which[part])]
+            part = part[self.asked.playing(1)[which[part]]]
             if len(part):
                 gains[which[part], block[part]] = self.gain(which[part], block[part], sign)
         grew = torch.zeros(len(gains), dtype=torch.bool, device=gains.device)

@@ -251,7 +251,7 @@ class _Walk:
         """Ask about images, one query each: whether they fool the model. The nearest that do are kept."""
         if not len(which):
             return torch.zeros(0, dtype=torch.bool, device=images.device)
-        images = representable(images, self.given[which])
+        images = representable(images, self.given, which)
         answer = self.model(images.to(self.given.dtype))
         if isinstance(answer, Tensor) and answer.shape == which.shape and not answer.is_floating_point():
             label = answer.to(self.y)

@@ -39,9 +39,9 @@ def like(made: Tensor, x: Tensor) -> Tensor:
     return made.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def representable(made: Tensor, x: Tensor) -> Tensor:
-    """Images worked on, rounded as `like` will round them: what a model is asked about is what is given back."""
-    return _towards(made, x).float() if x.dtype in HALF else made
+def representable(made: Tensor, x: Tensor, which: Tensor) -> Tensor:
+    """Images worked on, for the images `which` of `x`, rounded as `like` will round them: what a model is asked about is what is given back."""
+    return _towards(made, x[which]).float() if x.dtype in HALF else made
 
 
 def _towards(made: Tensor, x: Tensor) -> Tensor:

@@ -123,7 +123,8 @@ def spsa(
         return torch.randint(0, 2, like.shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
 
     # Adam's own numbers (Kingma and Ba 2015), as in the paper.
-    first, second = torch.zeros_like(working(x)), torch.zeros_like(working(x))
+    first = torch.zeros_like(working(x))
+    second = first.clone()
     steps = 0
 
     def move(gradient: Tensor, which: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from luring.data import Dataset
 from luring.frozen import frozen
 from luring.paper.experiments import EXPERIMENTS
 from luring.paper.reproduce import Run, png, reproduce, through
-from luring.transfer import choose, craft, transfer
+from luring.transfer import Clean, choose, craft, transfer
+from luring.weights import digest
 
 EPS = 0.5
 """Of the two cases of Figure 3; the paper does not say its own."""
@@ -49,7 +50,7 @@ def toy(out: Path, *, seed: int = 0, device: str = "cpu", show: bool = True) -> 
     dataset = data.load("toy", seed=seed, progress=False)
     for name in experiment.lures:
         decoy = run.decoy(name, target, dataset)
-        settings = {"weights": rows.digest([part.tolist() for part in decoy.parameters()])}
+        settings = {"weights": digest(decoy)}
         for label in range(len(dataset.classes)):
             run.cell(
                 {
@@ -162,7 +163,7 @@ def _case(
     clean = choose([target, decoy], test.images[of_class], test.labels[of_class], n=LOOKED_AT)
     goal = clean.labels if wanted is None else torch.full_like(clean.labels, wanted)
     made = {
-        name: craft(attack, model, type(clean)(clean.images, goal, clean.index))
+        name: craft(attack, model, Clean(clean.images, goal, clean.index))
         for name, model in (("x_m", target), ("x_mop", decoy))
     }
     found = transfer(target, decoy, made["x_mop"], clean.labels)
