@@ -9,25 +9,8 @@ from luring.attacks.blocks import shuffled, structures
 from luring.attacks.chunks import craft
 from luring.attacks.corners import parsimonious
 from luring.attacks.decision import boundary, hop_skip_jump
-from luring.attacks.gradient import (
-    admix,
-    bim,
-    bsr,
-    dim,
-    dim_ti,
-    fgsm,
-    mim,
-    mim_ti,
-    miml2,
-    ni,
-    pgd,
-    pgn,
-    si_ni,
-    sia,
-    ssa,
-    vmi,
-    vni,
-)
+from luring.attacks.gradient import bim, fgsm, mim, miml2, pgd
+from luring.attacks.named import admix, bsr, dim, dim_ti, mim_ti, ni, pgn, si_ni, sia, ssa, vmi, vni
 from luring.attacks.presets import Attack, preset
 from luring.attacks.query import nes, spsa, square, zoo
 from luring.attacks.registry import ATTACKS

@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import get_args, get_type_hints
 
 from torch import Tensor
 
-from luring.attacks import autopgd, corners, decision, gradient, query
+from luring.attacks import autopgd, corners, decision, gradient, named, query
 from luring.attacks.asked import Queried
 
 PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate", "start")
@@ -37,20 +38,29 @@ class Known:
     preset: Mapping[str, float | int | bool] = field(default_factory=dict[str, float | int | bool])
 
     @property
+    def parameters(self) -> dict[str, object]:
+        """What its function takes, with the default or `inspect.Parameter.empty`; what it hands on to `mim` is among them."""
+        found = dict(inspect.signature(self.function).parameters)
+        if (common := found.pop("common", None)) is not None:
+            handed = inspect.signature(gradient.mim).parameters
+            found |= {name: handed[name] for name in get_type_hints(get_args(common.annotation)[0])}
+        return {name: parameter.default for name, parameter in found.items()}
+
+    @property
     def settings(self) -> list[str]:
         """Names of what can be set."""
-        return [name for name in inspect.signature(self.function).parameters if name not in PIECES]
+        return [name for name in self.parameters if name not in PIECES]
 
     @property
     def numbers(self) -> dict[str, float | int | bool]:
         """The settings that are numbers and that the preset, or the function, has a value for."""
-        defaults = {name: parameter.default for name, parameter in inspect.signature(self.function).parameters.items()}
-        return {name: value for name, value in defaults.items() if type(value) in (int, float)} | dict(self.preset)
+        numbers = {name: value for name, value in self.parameters.items() if isinstance(value, int | float)}
+        return {name: value for name, value in numbers.items() if value is not False} | dict(self.preset)
 
     @property
     def draws(self) -> bool:
         """Whether it draws anything."""
-        return "generator" in inspect.signature(self.function).parameters
+        return "generator" in self.parameters
 
 
 ATTACKS: Mapping[str, Known] = MappingProxyType(
@@ -75,69 +85,69 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
             "steps",
         ),
         "dim": Known(
-            gradient.dim, "MIM on images resized and padded, drawn per image", "Xie et al. 2019", "l∞", "steps"
+            named.dim, "MIM on images resized and padded, drawn per image", "Xie et al. 2019", "l∞, l2", "steps"
         ),
-        "mim-ti": Known(gradient.mim_ti, "MIM with the gradient smoothed", "Dong et al. 2019", "l∞", "steps"),
-        "dim-ti": Known(gradient.dim_ti, "both of them", "Dong et al. 2019", "l∞", "steps"),
+        "mim-ti": Known(named.mim_ti, "MIM with the gradient smoothed", "Dong et al. 2019", "l∞, l2", "steps"),
+        "dim-ti": Known(named.dim_ti, "both of them", "Dong et al. 2019", "l∞, l2", "steps"),
         "ni": Known(
-            gradient.ni, "MIM, gradient taken one step of the momentum ahead", "Lin et al. 2020", "l∞", "steps"
+            named.ni, "MIM, gradient taken one step of the momentum ahead", "Lin et al. 2020", "l∞, l2", "steps"
         ),
         "si-ni": Known(
-            gradient.si_ni, "NI on the image, its half, its quarter, …", "Lin et al. 2020", "l∞", "steps · copies"
+            named.si_ni, "NI on the image, its half, its quarter, …", "Lin et al. 2020", "l∞, l2", "steps · copies"
         ),
         "vmi": Known(
-            gradient.vmi,
+            named.vmi,
             "MIM plus what the surroundings had more at the last step",
             "Wang and He 2021",
-            "l∞",
+            "l∞, l2",
             "steps · (1 + samples)",
         ),
-        "vni": Known(gradient.vni, "VMI one step ahead", "Wang and He 2021", "l∞", "steps · (1 + samples)"),
+        "vni": Known(named.vni, "VMI one step ahead", "Wang and He 2021", "l∞, l2", "steps · (1 + samples)"),
         "admix": Known(
-            gradient.admix,
+            named.admix,
             "MIM on images with a portion of others, and on their halves",
             "Wang et al. 2021",
-            "l∞",
+            "l∞, l2",
             "steps · others · copies",
         ),
         "ssa": Known(
-            gradient.ssa, "MIM on images with noise and a shaken spectrum", "Long et al. 2022", "l∞", "steps · samples"
+            named.ssa, "MIM on images with noise and a shaken spectrum", "Long et al. 2022", "l∞, l2", "steps · samples"
         ),
         "bsr": Known(
-            gradient.bsr,
+            named.bsr,
             "MIM on images whose blocks are shuffled and turned",
             "Wang et al. 2024",
-            "l∞",
+            "l∞, l2",
             "steps · samples",
         ),
         "bsr-digits": Known(
-            gradient.bsr,
+            named.bsr,
             "BSR that turns nothing",
             "Wang et al. 2024",
-            "l∞",
+            "l∞, l2",
             "steps · samples",
             preset=MappingProxyType({"angle": 0.0}),
         ),
         "sia": Known(
-            gradient.sia,
+            named.sia,
             "MIM on images whose blocks are each changed in a way of its own",
             "Wang, Zhang and Zhang 2023",
-            "l∞",
+            "l∞, l2",
             "steps · samples",
         ),
         "sia-digits": Known(
-            gradient.sia,
+            named.sia,
             "SIA that mirrors and turns nothing",
             "Wang, Zhang and Zhang 2023",
-            "l∞",
+            "l∞, l2",
             "steps · samples",
             preset=MappingProxyType({"turns": False}),
         ),
         "pgn": Known(
-            gradient.pgn,
+            named.pgn,
             "MIM towards places whose surroundings are as bad for the model",
             "Ge et al. 2023",
-            "l∞",
+            "l∞, l2",
             "steps · 2 · samples",
         ),
         "apgd": Known(
