@@ -1,4 +1,4 @@
-"""The table of docs/attacks.md from the rows of the benchmark: `python benchmarks/table.py`."""
+"""The tables of docs/attacks.md from the rows of the benchmarks: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -17,17 +17,39 @@ LIBRARIES = {
 
 
 def markdown(found: list[Row]) -> str:
-    """Seconds as shares of the floor, a line a network and attack; the fastest in bold."""
-    found = rows.select(found, kind="speed")
-    lines = [f"| network | attack | {' | '.join(LIBRARIES.values())} |", f"|---|---|{'--:|' * len(LIBRARIES)}"]
-    for network, attack in dict.fromkeys((row["dataset"], row["attack"]) for row in found):
-        cells = {row["architecture"]: row for row in rows.select(found, dataset=network, attack=attack)}
+    """Speed and memory of the gradient attacks, then the share of the time that attacks by queries spend in the model."""
+    return "\n\n".join((_steps(found), _queries(found)))
+
+
+def _steps(found: list[Row]) -> str:
+    """Shares of the bare steps' seconds, a line a network and attack, the fastest in bold; and our memory over theirs."""
+    speed = rows.select(found, kind="speed")
+    lines = [
+        f"| network | attack | {' | '.join(LIBRARIES.values())} | memory |",
+        f"|---|---|{'--:|' * (len(LIBRARIES) + 1)}",
+    ]
+    for network, attack in dict.fromkeys((row["dataset"], row["attack"]) for row in speed):
+        cells = {row["architecture"]: row for row in rows.select(speed, dataset=network, attack=attack)}
         fastest = min(cells.values(), key=lambda row: row["of_floor"])
         shown = [f"{cells[name]['of_floor']:.2f}" if name in cells else MISSING for name in LIBRARIES]
         bold = [
             f"**{text}**" if cells.get(name) is fastest else text for name, text in zip(LIBRARIES, shown, strict=True)
         ]
+        memory = rows.select(found, kind="memory", dataset=network, attack=attack)
+        bold.append(f"{memory[-1]['over_floor']:+.0f}" if memory else MISSING)
         lines.append(f"| {network} | {name_of(attack)} | {' | '.join(bold)} |")
+    return "\n".join(lines)
+
+
+def _queries(found: list[Row]) -> str:
+    """A line an attack, a column a network."""
+    queries = rows.select(found, kind="queries")
+    networks = list(dict.fromkeys(row["dataset"] for row in queries))
+    lines = [f"| attack | {' | '.join(networks)} |", f"|---|{'--:|' * len(networks)}"]
+    for attack in dict.fromkeys(row["attack"] for row in queries):
+        cells = {row["dataset"]: row for row in rows.select(queries, attack=attack)}
+        shown = [f"{cells[name]['in_model']:.0%}" if name in cells else MISSING for name in networks]
+        lines.append(f"| {name_of(attack)} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
