@@ -52,6 +52,10 @@ def net(channels=1, dtype=torch.float64, classes=4, seed=0):
     return lambda images: torch.tanh(F.conv2d(images, first, padding=1)).pow(2).mean((2, 3)) @ second.T * 3
 
 
+OWN = [name for name in ATTACKS if not name.endswith("-imagenet")]
+"""Presets but for those that are another one with larger numbers."""
+
+
 def attack(name, seed=0, **changes):
     given_ = {"eps": 0.1, "step": 0.05, "steps": 3, "samples": 3, "coordinates": 3, "budget": 40, **changes}
     return preset(name, seed=seed, **{key: value for key, value in given_.items() if key in ATTACKS[name].settings})
@@ -188,16 +192,16 @@ class TestLimits:
         assert torch.equal(result, pgd(model, self.x, self.y, norm=norm, random_start=False, **self.settings))
         assert torch.equal(result, mim(model, self.x, self.y, norm=norm, decay=0.0, **self.settings))
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_a_ball_of_radius_zero_holds_the_image_alone(self, name):
         torch.testing.assert_close(attack(name, eps=0.0)(net(3), self.x, self.y), self.x, rtol=0, atol=0)
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_an_empty_batch_gives_an_empty_batch(self, name):
         result = attack(name)(net(3), self.x[:0], self.y[:0])
         assert (result.shape, result.dtype) == ((0, 3, 7, 7), torch.float64)
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_the_clean_images_are_left_and_the_result_is_detached(self, name):
         before = self.x.clone()
         result = attack(name)(net(3), self.x, self.y)
@@ -210,7 +214,7 @@ class TestLimits:
 class TestBall:
     @settings(deadline=None, max_examples=60, derandomize=True)
     @given(
-        name=st.sampled_from(list(ATTACKS)),
+        name=st.sampled_from(OWN),
         eps=st.sampled_from([0.0, 1e-7, 0.01, 0.3, 2.0]) | st.floats(0, 1),
         step=st.floats(0, 1),
         channels=st.sampled_from([1, 3]),
@@ -238,7 +242,7 @@ class TestBall:
 
     @settings(deadline=None, max_examples=60, derandomize=True)
     @given(
-        name=st.sampled_from([name for name in ATTACKS if "norm" in ATTACKS[name].settings]),
+        name=st.sampled_from([name for name in OWN if "norm" in ATTACKS[name].settings]),
         eps=st.floats(0, 3),
         step=st.floats(0, 2),
         dtype=st.sampled_from([torch.float32, torch.float64]),
@@ -275,7 +279,7 @@ class TestBall:
         assert (logits[:, 0] - logits[:, 1]).tolist() == [300.0, 300.0]
         F.cross_entropy(logits, y).backward()
         assert leaf.grad.abs().max() == 0
-        for name in [name for name, known in ATTACKS.items() if known.knows == "weights" and name != "apgd-t"]:
+        for name in [name for name in OWN if ATTACKS[name].knows == "weights" and name != "apgd-t"]:
             result = attack(name, eps=0.3, step=0.3, steps=5, **({"radius": 2.0} if name == "miml2" else {}))(
                 model, x, y
             )
@@ -291,7 +295,7 @@ class TestDraws:
         alone = [attack(name)(net(), self.x[i : i + 1], self.y[i : i + 1]) for i in range(5)]
         torch.testing.assert_close(together, torch.cat(alone), **EXACT)
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_the_same_attack_twice_is_the_same_and_leaves_the_global_randomness(self, name):
         before = torch.random.get_rng_state()
         first = attack(name, seed=3)(net(), self.x, self.y)
@@ -338,7 +342,7 @@ class TestModelIsLeftAsFound:
         model(self.x).sum().backward()
         return model
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_it_is_attacked_in_evaluation_mode_and_put_back(self, name, model):
         before = condition(model)
         result = attack(name)(model, self.x, self.y)
@@ -360,7 +364,7 @@ class TestModelIsLeftAsFound:
         assert len(calls) == 2
         assert condition(model) == before
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
     def test_it_works_where_gradients_are_off(self, name, context, model):
         expected = attack(name)(model, self.x, self.y)
@@ -393,8 +397,19 @@ class TestPresets:
             "steps": 7,
             "decay": 1.0,
             "probability": 0.5,
+            "shrink": 2,
             "kernel": 5,
         }
+
+    def test_the_settings_of_imagenet_follow_eps(self):
+        found = dict(preset("dim-ti-imagenet", eps=16 / 255).settings)
+        assert found.pop("step") == pytest.approx(1.6 / 255)
+        assert found == {"eps": 16 / 255, "steps": 10, "decay": 1.0, "probability": 0.7, "shrink": 21, "kernel": 15}
+        assert dict(preset("vmi-imagenet", eps=0.1, step=0.05).settings)["step"] == 0.05
+        x, y = rand(2, 1, 32, 32), torch.tensor([0, 1])
+        once = preset("dim-imagenet", eps=0.1, steps=2)(net(), x, y)
+        function = dim(net(), x, y, eps=0.1, step=0.01, steps=2, shrink=21, generator=generator(0))
+        assert torch.allclose(once, function)
 
     def test_a_preset_is_its_function(self):
         x, y = rand(2, 1, 6, 6), torch.tensor([0, 1])
@@ -406,7 +421,7 @@ class TestPresets:
         page = (Path(__file__).parents[1] / "docs/attacks.md").read_text()
         assert page.split("<!-- table -->\n")[1].split("\n<!-- /table -->")[0] == table()
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_the_passes_are_those_of_the_table(self, name):
         passes = 0
 
@@ -491,7 +506,7 @@ class TestRefusals:
         with pytest.raises(InputError, match=word):
             miml2(net(), GOOD["x"], GOOD["y"], eps=eps, radius=radius, step=0.1, steps=1)
 
-    @pytest.mark.parametrize("name", ATTACKS)
+    @pytest.mark.parametrize("name", OWN)
     def test_rounding_outside_the_box_is_accepted_and_put_right(self, name):
         x = GOOD["x"].clone()
         x[0, 0, 0, 0], x[1, 0, 0, 0] = -3e-8, 1 + 3e-8

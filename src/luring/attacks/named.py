@@ -32,9 +32,11 @@ class Drawn(Iterated, total=False):
     generator: Generator | None
 
 
-def dim(model: Classifier, x: Images, y: Labels, *, probability: float = 0.5, **common: Unpack[Drawn]) -> Images:
+def dim(
+    model: Classifier, x: Images, y: Labels, *, probability: float = 0.5, shrink: int = 2, **common: Unpack[Drawn]
+) -> Images:
     """`mim` with input diversity (Xie et al. 2019), drawn per image: with `probability` the model sees it resized and padded."""
-    return mim(model, x, y, see=diversity(probability), **common)
+    return mim(model, x, y, see=diversity(probability, shrink), **common)
 
 
 def mim_ti(model: Classifier, x: Images, y: Labels, *, kernel: int = 5, **common: Unpack[Iterated]) -> Images:
@@ -43,10 +45,17 @@ def mim_ti(model: Classifier, x: Images, y: Labels, *, kernel: int = 5, **common
 
 
 def dim_ti(
-    model: Classifier, x: Images, y: Labels, *, probability: float = 0.5, kernel: int = 5, **common: Unpack[Drawn]
+    model: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    probability: float = 0.5,
+    shrink: int = 2,
+    kernel: int = 5,
+    **common: Unpack[Drawn],
 ) -> Images:
     """`mim` with input diversity and smoothed gradients (DIM-TI, Dong et al. 2019)."""
-    return mim(model, x, y, see=diversity(probability), smooth=smoothing(kernel), **common)
+    return mim(model, x, y, see=diversity(probability, shrink), smooth=smoothing(kernel), **common)
 
 
 def ni(model: Classifier, x: Images, y: Labels, **common: Unpack[Iterated]) -> Images:

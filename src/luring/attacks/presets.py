@@ -44,7 +44,7 @@ class Attack:
         return {"attack": self.name, **dict(self.settings), "attack_seed": self.seed}
 
     def but(self, seed: int | None = None, /, **settings: Setting) -> "Attack":
-        """The same attack with other settings."""
+        """The same attack with other settings; none of them moves another (a step stays as long as it is where `eps` changes)."""
         merged: dict[str, Any] = {**dict(self.settings), **settings}
         return preset(self.name, seed=self.seed if seed is None else seed, **merged)
 
@@ -63,11 +63,13 @@ def preset(name: str, *, eps: float, seed: int = 0, **settings: Setting) -> Atta
     """
     if name not in ATTACKS:
         raise InputError(f"there is no attack '{name}': give one of {', '.join(ATTACKS)}.")
-    known = ATTACKS[name].settings
+    known = ATTACKS[name]
     for setting in settings:
-        if setting not in known:
-            raise InputError(f"the attack '{name}' has no setting '{setting}': it has {', '.join(known)}.")
-    chosen = {setting: value for setting, value in DEFAULTS.items() if setting in known} | ATTACKS[name].numbers
+        if setting not in known.settings:
+            raise InputError(f"the attack '{name}' has no setting '{setting}': it has {', '.join(known.settings)}.")
+    chosen = {setting: value for setting, value in DEFAULTS.items() if setting in known.settings} | known.numbers
+    if known.step_of_eps is not None:
+        chosen["step"] = known.step_of_eps * eps
     return Attack(name, tuple(sorted({**chosen, **settings, "eps": eps}.items())), seed)
 
 
@@ -75,7 +77,14 @@ def table() -> str:
     """The attacks as a Markdown table, drawn from the registry and the presets' defaults."""
     lines = ["| preset | attack | source | norm | knows | passes | settings |", "|---|---|---|---|---|---|---|"]
     for name, known in ATTACKS.items():
-        settings = ", ".join(f"{key} {value:g}" for key, value in preset(name, eps=0.0).settings if key != "eps")
+        numbers = dict(preset(name, eps=0.0).settings) | (
+            {"step": f"{known.step_of_eps:g} eps"} if known.step_of_eps else {}
+        )
+        settings = ", ".join(
+            f"{key} {value if isinstance(value, str) else f'{value:g}'}"
+            for key, value in numbers.items()
+            if key != "eps"
+        )
         lines.append(
             f"| `{name}` | {known.does} | {known.source} | {known.norms} | {known.knows} | {known.passes} | {settings or 'none'} |"
         )

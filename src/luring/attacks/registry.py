@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import get_args, get_type_hints
 
@@ -27,6 +27,7 @@ class Known:
         passes: forward and backward passes through the model, in its settings; queries, where it has no gradient.
         knows: `weights`, where it needs the model's gradient, `scores`, or `labels`.
         preset: settings of this preset that are not the function's own.
+        step_of_eps: length of a step as a share of eps, where the paper gives it so.
     """
 
     function: Callable[..., Tensor | Queried]
@@ -36,6 +37,7 @@ class Known:
     passes: str
     knows: str = "weights"
     preset: Mapping[str, float | int | bool] = field(default_factory=dict[str, float | int | bool])
+    step_of_eps: float | None = None
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -63,7 +65,7 @@ class Known:
         return "generator" in self.parameters
 
 
-ATTACKS: Mapping[str, Known] = MappingProxyType(
+_OWN: Mapping[str, Known] = MappingProxyType(
     {
         "fgsm": Known(
             gradient.fgsm, "one step of `eps` along the gradient's sign", "Goodfellow et al. 2015", "l∞", "1"
@@ -220,6 +222,31 @@ ATTACKS: Mapping[str, Known] = MappingProxyType(
             "budget at most",
             "labels",
         ),
+    }
+)
+
+# Xie et al. resize to at most 330 pixels and put 299 of them on 330: 21 pixels fewer of 224.
+_FOR_224 = {
+    "mim": {},
+    "dim": {"shrink": 21},
+    "mim-ti": {"kernel": 15},
+    "dim-ti": {"shrink": 21, "probability": 0.7, "kernel": 15},
+    **{name: {} for name in ("ni", "si-ni", "vmi", "vni", "admix", "ssa", "bsr", "sia", "pgn")},
+}
+"""What the papers set on ImageNet where the preset of the attack's own name, for images of about 32 by 32, has something else."""
+
+ATTACKS: Mapping[str, Known] = MappingProxyType(
+    {
+        **_OWN,
+        **{
+            f"{name}-imagenet": replace(
+                _OWN[name],
+                does=f"`{name}` as its paper has it on ImageNet",
+                preset=MappingProxyType({"steps": 10, **numbers}),
+                step_of_eps=0.1,
+            )
+            for name, numbers in _FOR_224.items()
+        },
     }
 )
 """By preset's name."""

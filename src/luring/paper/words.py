@@ -12,7 +12,7 @@ ARCHITECTURES = {
     "luring": "Luring",
     "luring_alt": "L'",
 }
-ATTACKS = {
+_ATTACKS = {
     "fgsm": "FGSM",
     "bim": "BIM",
     "pgd": "PGD",
@@ -42,6 +42,7 @@ ATTACKS = {
     "hop-skip-jump": "HopSkipJump",
     "boundary": "Boundary",
 }
+ATTACKS = _ATTACKS | {f"{name}-imagenet": f"{shown}, ImageNet settings" for name, shown in _ATTACKS.items()}
 DATASETS = {"toy": "Toy", "digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
 RATES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC", "dr": "DR", "adq": "Adq"}
