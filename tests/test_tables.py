@@ -1,4 +1,5 @@
 # ruff: noqa: RUF001 - the dash and the minus sign are what is shown
+import base64
 import csv
 import io
 from importlib.resources import files
@@ -241,6 +242,38 @@ def test_sections_by_data_set_and_scale():
         ("a", "x", 1),
         ("b", "y", 1),
     ]
+
+
+def answered(architecture, attack, m, mop, seed=0, eps=0.3):
+    """A `transfer` row over images of class 1, by what M and M∘P answer."""
+    packed = {name: base64.b64encode(bytes(found)).decode() for name, found in (("y", [1] * 4), ("m", m), ("mop", mop))}
+    return transfer(architecture, 0, 0, 0, attack=attack, eps=eps, seed=seed, n=4, labels=packed)
+
+
+def test_the_worst_case_goes_image_by_image():
+    # Neither attack does better than a DAC of 0.75; together they leave 0.5.
+    rows = [
+        answered("luring", "fgsm", m=[2, 1, 1, 2], mop=[2, 1, 2, 3]),
+        answered("luring", "mim", m=[1, 2, 1, 1], mop=[2, 2, 1, 3]),
+        answered("c_e", "fgsm", m=[1, 1, 1, 1], mop=[1, 1, 1, 1]),
+    ]
+    (line,) = tables.worst(rows)
+    assert set(line.cells) == {"luring"}, "C_E lacks an attack"
+    assert {name: value.mean for name, value in line.cells["luring"].items()} == {
+        "ac_mop": 0.0,
+        "ac_m": 0.25,
+        "dac": 0.5,
+    }
+    assert [line.attack for line in tables.worst([*rows, answered("c_e", "mim", [1] * 4, [1] * 4)])] == ["worst"]
+    assert tables.worst(rows[:1]) == []
+    assert "Worst: image by image" in shown(printed.terminal(rows))
+
+
+def test_the_worst_case_is_taken_over_seeds_that_have_every_attack():
+    rows = [answered("luring", attack, [1] * 4, [2] * 4, seed=seed) for attack in ("fgsm", "mim") for seed in (0, 1)]
+    rows.append(answered("luring", "fgsm", [2] * 4, [2] * 4, seed=2))
+    (line,) = tables.worst(rows)
+    assert (line.cells["luring"]["dac"].mean, line.cells["luring"]["dac"].seeds) == (1.0, 2)
 
 
 def test_convergence_holds_the_cells_own_steps():

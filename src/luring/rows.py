@@ -3,6 +3,7 @@
 A row is written whole or not at all, so a run can be stopped at any moment; a second run reads what is there and goes on.
 """
 
+import base64
 import hashlib
 import json
 import math
@@ -16,6 +17,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from luring.errors import InputError
 
@@ -188,3 +192,10 @@ def _gpu() -> str | None:
 def select(rows: Iterable[Row], **fields: Any) -> list[Row]:
     """The rows in which each named field has the given value."""
     return [row for row in rows if all(row.get(name) == value for name, value in fields.items())]
+
+
+def labels(row: Row) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of a `transfer` row the truth, M's and M∘P's answers, each [n]."""
+    packed = (base64.b64decode(row["labels"][name]) for name in ("y", "m", "mop"))
+    y, m, mop = (np.frombuffer(text, "u1" if len(text) == row["n"] else "<u2").astype(np.int64) for text in packed)
+    return y, m, mop

@@ -21,7 +21,7 @@ def terminal(rows: Sequence[Row]) -> Group:
     parts: list[RenderableType] = []
     for section in tables.sections(rows):
         parts.append(Text(words.section(section[0]["dataset"], section[0]["scale"]), style="bold"))
-        accuracy, transfer = tables.accuracy(section), tables.transfer(section)
+        accuracy, transfer = tables.accuracy(section), [*tables.transfer(section), *tables.worst(section)]
         if accuracy:
             parts += [_accuracy(accuracy), Text(accuracy_note(accuracy) + "\n", style="dim")]
         if transfer:
@@ -47,6 +47,8 @@ def transfer_note(lines: list[Line]) -> str:
         f"{tables.seeds(lines)} AC_M∘P and AC_M: accuracy of M∘P and of M on examples crafted on M∘P; "
         f"DAC: M is right, or the two disagree. {BEST} best DAC of the line."
     )
+    if any(line.attack == tables.WORST for line in lines):
+        note += f" {words.attack(tables.WORST)}: image by image, one attack that succeeds is enough for the adversary."
     return note + _marked(lines, tables.TRANSFER_TOLERANCE)
 
 
@@ -126,7 +128,7 @@ def markdown(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     for section in tables.sections(rows):
         parts.append(f"**{words.section(section[0]['dataset'], section[0]['scale'])}**")
-        accuracy, transfer = tables.accuracy(section), tables.transfer(section)
+        accuracy, transfer = tables.accuracy(section), [*tables.transfer(section), *tables.worst(section)]
         if accuracy:
             body = [_accuracy_cells(line, paper=tables.has_paper(accuracy)) for line in accuracy]
             parts += [_table(_accuracy_head(accuracy), body, names=1), accuracy_note(accuracy)]

@@ -59,7 +59,8 @@ def _template() -> Template:
 
 
 def _section(name: str, rows: list[Row]) -> dict[str, Any]:
-    accuracy, transfer, effect = tables.accuracy(rows), tables.transfer(rows), tables.effect(rows)
+    accuracy, effect = tables.accuracy(rows), tables.effect(rows)
+    transfer = [*tables.transfer(rows), *tables.worst(rows)]
     convergence = [
         {
             "attack": attack,

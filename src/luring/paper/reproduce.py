@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -260,7 +259,7 @@ class Run:
     def effect(self, attack: str, eps: float, lures: list[str]) -> None:
         """Figure 4: DR and Adq over the examples that fool every lure's decoy."""
         cells = {name: self.found[self.key("transfer", name, attack, eps)] for name in lures}
-        answers_ = {name: _decoded(cell["labels"]) for name, cell in cells.items()}
+        answers_ = {name: _decoded(cell) for name, cell in cells.items()}
         fooled = torch.stack([found.mop != found.truth for found in answers_.values()]).all(0)
         for name, found in answers_.items():
             joint = Transferred(found.m[fooled], found.mop[fooled], found.truth[fooled]).measures()
@@ -357,12 +356,9 @@ def measure_accuracy(
     }
 
 
-def _decoded(labels: Mapping[str, str]) -> Transferred:
-    vectors = {
-        name: torch.from_numpy(np.frombuffer(base64.b64decode(text), np.uint8).astype(np.int64))
-        for name, text in labels.items()
-    }
-    return Transferred(vectors["m"], vectors["mop"], vectors["y"])
+def _decoded(row: rows.Row) -> Transferred:
+    y, m, mop = map(torch.from_numpy, rows.labels(row))
+    return Transferred(m, mop, y)
 
 
 def through(lure: nn.Module, images: Tensor) -> Tensor:

@@ -1,18 +1,24 @@
 """From rows to tables, as plain data; `printed` shows them in a terminal and in Markdown, `report` on a page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from luring.paper import published, words
-from luring.rows import Row, select
+from luring.rows import Row, labels, select
 
 ACCURACY_TOLERANCE = 0.01
 """A figure of Table 1 further than this below the paper's is marked."""
 TRANSFER_TOLERANCE = 0.05
 """An AC_M or DAC further than this below the paper's is marked."""
+
+WORST = "worst"
+"""Stands for all attacks together where a line has an attack's name."""
 
 FIVE = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
 """What the five numbers of `l0` are."""
@@ -148,6 +154,47 @@ def transfer(rows: Sequence[Row]) -> list[Line]:
         values = {name: _transfer(cell) for name, cell in cells.items()}
         lines.append(Line(attack, eps, values, _best(values)))
     return lines
+
+
+def worst(rows: Sequence[Row]) -> list[Line]:
+    """What is left, at each ε, by an adversary who has all attacks of the tables and for whom one that succeeds is enough, image by image.
+
+    `ac_mop` and `ac_m`: M∘P, and M, is right on every attack's example; `dac`: each is noticed, or M is right on it. Only where every
+    attack was run, and there are two or more.
+    """
+    measured = [row for row in select(rows, kind="transfer") if row.get("labels")]
+    lines: list[Line] = []
+    for eps in numbers(measured, "eps"):
+        at = select(measured, eps=eps)
+        attacks = {row["attack"] for row in at}
+        cells: dict[str, dict[str, Value]] = {}
+        for name in present(at, "architecture", words.ARCHITECTURES):
+            by_seed: dict[int, dict[str, Row]] = {}
+            for row in select(at, architecture=name):
+                by_seed.setdefault(row["seed"], {})[row["attack"]] = row
+            full = [_worst(found.values()) for found in by_seed.values() if found.keys() == attacks]
+            if len(attacks) > 1 and full:
+                cells[name] = {rate: over_seeds(full, rate) for rate in ("ac_mop", "ac_m", "dac")}
+        if cells:
+            lines.append(Line(WORST, eps, cells, _best(cells)))
+    return lines
+
+
+def _worst(attacked: Collection[Row]) -> Row:
+    """One row in place of several of the same images."""
+    m_right, mop_right, noticed = (np.logical_and.reduce(hits) for hits in zip(*map(_right, attacked), strict=True))
+    return {
+        "seed": next(iter(attacked))["seed"],
+        "ac_mop": mop_right.mean(),
+        "ac_m": m_right.mean(),
+        "dac": noticed.mean(),
+    }
+
+
+def _right(row: Row) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each image: whether M is right, whether M∘P is, and whether M is or they disagree."""
+    y, m, mop = labels(row)
+    return m == y, mop == y, (m == y) | (m != mop)
 
 
 def effect(rows: Sequence[Row]) -> list[Line]:

@@ -63,7 +63,7 @@ def architecture(name: str) -> str:
 
 def attack(name: str) -> str:
     """'MIM-TI' for `mim-ti`."""
-    return ATTACKS.get(name, name)
+    return "Worst" if name == "worst" else ATTACKS.get(name, name)
 
 
 def section(dataset: str, scale: str) -> str:
