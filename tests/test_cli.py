@@ -80,10 +80,28 @@ def test_it_runs_as_a_command_and_refuses_without_a_traceback(tmp_path):
     refused(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False), "nothing")
 
 
+def test_calibrate_writes_the_guard_into_the_bundle(run, tmp_path, pictures):
+    assert run("fit", "--data", pictures, "--out", "bundle", "--lure", "plain-4", *SMALL).returncode == 0
+    whole = files(tmp_path)
+    refused(
+        run("calibrate", "bundle", "--data", pictures), "cannot show a false-alarm rate of 0.01", "give at least 99"
+    )
+    refused(run("calibrate", "bundle", "--data", pictures, "--attacks", "cw"), "no attack 'cw'")
+    assert files(tmp_path) == whole
+    done = run("calibrate", "bundle", "--data", pictures, "--fpr", "0.2", "--attacks", "fgsm", "--eps", "0.3")
+    assert done.returncode == 0, done.stderr
+    assert "it is rough" in done.stderr
+    assert "clean test images the guard rejects" in " ".join(done.stdout.split())
+    page = (tmp_path / "bundle/calibration/report.html").read_text()
+    HTMLParser().feed(page)
+    assert "What the guard notices" in page
+    assert {"guard.json", "guard.safetensors"} <= set(files(tmp_path / "bundle"))
+
+
 def test_help_teaches_every_command(run):
     top = run("--help")
     assert top.returncode == 0
-    for command in ("demo", "fit", "evaluate", "reproduce", "report"):
+    for command in ("demo", "fit", "evaluate", "calibrate", "reproduce", "report"):
         assert command in top.stdout
         one = run(command, "--help")
         assert one.returncode == 0

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from luring import networks
+from luring import answers, metrics, networks, rows
 from luring.atomic import replacing
+from luring.data import Dataset
 from luring.errors import InputError
 from luring.weights import digest, write_tensors
 
@@ -37,6 +38,52 @@ class Bundle:
     lure: nn.Module
     decoy: nn.Module
     config: Mapping[str, Any]
+
+
+def describe(
+    dataset: Dataset,
+    target: nn.Module,
+    lure: nn.Module,
+    decoy: nn.Module,
+    *,
+    names: tuple[str, str],
+    method: str,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The `config` of a bundle: what was fitted to what, how, what it costs, and how it does on the test images.
+
+    Args:
+        dataset: the images.
+        target: M.
+        lure: P.
+        decoy: M∘P.
+        names: of target and lure, as `save` asks for them.
+        method: `luring`, or one of the baselines.
+        settings: of the fit.
+    """
+    truth = dataset.test.labels
+    m, mop = (answers.labels(model, dataset.test.images).cpu() for model in (target, decoy))
+    return {
+        "data": {"name": dataset.name, "digest": dataset.digest},
+        "shape": list(dataset.shape),
+        "classes": list(dataset.classes),
+        "target": names[0],
+        "lure": names[1],
+        "method": method,
+        "settings": dict(settings),
+        "multiply_adds": {
+            "target": networks.multiply_adds(target, dataset.shape),
+            "lure": networks.multiply_adds(lure, dataset.shape),
+        },
+        "metrics": {
+            "target_accuracy": metrics.accuracy(m, truth),
+            "test_accuracy": metrics.accuracy(mop, truth),
+            "agreement": metrics.agreement(m, mop, truth),
+            "disagreement": metrics.disagreement(m, mop),
+            "n": len(truth),
+        },
+        **rows.provenance(),
+    }
 
 
 def save(

@@ -121,7 +121,7 @@ def fit(
     """
     import torch
 
-    from luring import answers, bundle, metrics, networks, rows
+    from luring import answers, bundle, networks
     from luring import data as data_room
     from luring import fit as fit_room
 
@@ -174,36 +174,21 @@ def fit(
             seed=seed,
             state=folder / "lure.state",
         )
-    truth = images.test.labels
-    own = answers.labels(m, images.test.images).cpu()
-    mop = answers.labels(networks.compose(p, behind), images.test.images).cpu()
-    measured = {
-        "target_accuracy": metrics.accuracy(own, truth),
-        "test_accuracy": metrics.accuracy(mop, truth),
-        "agreement": metrics.agreement(own, mop, truth),
-        "disagreement": metrics.disagreement(own, mop),
-        "n": len(truth),
-    }
-    config = {
-        "data": {"name": data, "digest": images.digest},
-        "shape": list(images.shape),
-        "classes": list(images.classes),
-        "target": target,
-        "lure": lure_name,
-        "method": method,
-        "settings": {"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed},
-        "multiply_adds": {
-            "target": networks.multiply_adds(m, images.shape),
-            "lure": networks.multiply_adds(p, images.shape),
-        },
-        "metrics": measured,
-        **rows.provenance(),
-    }
+    config = bundle.describe(
+        images,
+        m,
+        p,
+        networks.compose(p, behind),
+        names=(target, lure_name),
+        method=method,
+        settings={"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed},
+    )
     bundle.save(folder, m, p, config, stack=behind if behind is not m else None)
     for state in ("target.state", "lure.state"):
         (folder / state).unlink(missing_ok=True)
+    measured = config["metrics"]
     _say(
-        f"Target {measured['target_accuracy']:.3f}, decoy {measured['test_accuracy']:.3f} of {len(truth)} test images right; "
+        f"Target {measured['target_accuracy']:.3f}, decoy {measured['test_accuracy']:.3f} of {measured['n']} test images right; "
         f"they answer differently on {measured['disagreement']:.3f}.",
         f"The bundle is in {folder}. Next: luring evaluate {folder} --data {data} --out {folder / 'evaluation'}",
     )
@@ -216,8 +201,8 @@ def evaluate(
     out: Path,
     attacks: str = "fgsm,mim,dim-ti",
     eps: tuple[float, ...] = (0.1,),
-    step: float = 0.01,
-    steps: int = 100,
+    step: float | None = None,
+    steps: int | None = None,
     n: int = 1000,
     batch_size: int | Literal["auto"] = 128,
     target: str | None = None,
@@ -233,10 +218,10 @@ def evaluate(
         bundle: folder that 'luring fit' wrote.
         data: images to attack: their test part; as for 'luring fit'.
         out: folder for rows.jsonl and report.html; a second run with the same folder goes on where the first stopped.
-        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, bsr, bsr-digits, sia, sia-digits, pgn, apgd, apgd-t, square, spsa, nes, zoo, parsimonious, hop-skip-jump, boundary.
+        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, bsr, bsr-digits, sia, sia-digits, pgn, apgd, apgd-t, square, spsa, nes, zoo, parsimonious, hop-skip-jump, boundary; mim to pgn also with -imagenet behind.
         eps: radii of the l∞ ball, images in [0, 1].
-        step: length of a step.
-        steps: number of steps.
+        step: length of a step, where it is not the preset's own (0.01 for most).
+        steps: number of steps, where it is not the preset's own (100 for most).
         n: test images attacked, of those that M and M∘P classify correctly.
         batch_size: images attacked at a time; auto takes the largest power of two that fits into half of the free memory, and says which.
         target: module:function of the bundle's target, where it is not Luring's own.
@@ -255,21 +240,79 @@ def evaluate(
         raise InputError(f"n is {n}: give a number of images, 1 or more.")
     loaded = bundle_room.load(bundle, target=_module(target) if target else None, lure=_module(lure) if lure else None)
     images = data_room.load(data, seed=seed, label=label, image=image)
-    settings = {"step": step, "steps": steps}
-    names = tuple(name.strip() for name in attacks.split(","))
     rows_ = evaluate_(
         loaded,
         images,
         folder,
-        attacks=names,
+        attacks=_names(attacks),
         eps=eps,
-        settings=settings,
+        settings=_given(step=step, steps=steps),
         n=n,
         batch=batch_size,
         seed=seed,
         device=place,
     )
     _show(rows_, folder)
+
+
+@app.command
+def calibrate(
+    bundle: Positional[Path],
+    data: str,
+    fpr: float = 0.01,
+    out: Path | None = None,
+    attacks: str = "fgsm,mim,dim-ti",
+    eps: tuple[float, ...] = (0.1,),
+    step: float | None = None,
+    steps: int | None = None,
+    n: int = 1000,
+    target: str | None = None,
+    lure: str | None = None,
+    label: str = "label",
+    image: str = "image",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Set the guard of a bundle to a false-alarm rate on clean images, and measure what it notices.
+
+    The guard compares what M and M∘P answer. It learns from training images, its threshold comes from validation images, its false alarms are
+    counted on test images; then attacks are crafted on the decoy, of which it has seen none. It is written into the bundle: guard.json,
+    guard.safetensors. Both belong to the decision, not to what is served as the decoy.
+
+    Args:
+        bundle: folder that 'luring fit' wrote; the guard is written into it.
+        data: the images it was fitted to, or some like them; as for 'luring fit'.
+        fpr: wanted false-alarm rate, the share of clean images that may be rejected.
+        out: folder for rows.jsonl and report.html; BUNDLE/calibration where it is not given.
+        attacks: names with commas between, as for 'luring evaluate'.
+        eps: radii of the l∞ ball, images in [0, 1].
+        step: length of a step, where it is not the preset's own (0.01 for most).
+        steps: number of steps, where it is not the preset's own (100 for most).
+        n: test images attacked, of those that M and M∘P classify correctly.
+        target: module:function of the bundle's target, where it is not Luring's own.
+        lure: module:function of the bundle's lure, likewise.
+        label: name of the label column.
+        image: name of the image column.
+        seed: of the choice of images and the attacks; splits are the ones of the same seed of 'luring fit'.
+        device: where to compute.
+    """
+    from luring import bundle as bundle_room
+    from luring import data as data_room
+    from luring.paper.calibrate import calibrated, examine
+    from luring.paper.evaluate import own
+
+    place = _device(device)
+    if n < 1:
+        raise InputError(f"n is {n}: give a number of images, 1 or more.")
+    loaded = bundle_room.load(bundle, target=_module(target) if target else None, lure=_module(lure) if lure else None)
+    folder = _writable(out or bundle / "calibration")
+    images = data_room.load(data, seed=seed, label=label, image=image)
+    experiment = own(loaded, images, _names(attacks), eps, _given(step=step, steps=steps), n)
+    detector = calibrated(loaded, images, fpr=fpr, device=place)
+    detector.save(bundle)
+    rows_ = examine(detector, loaded, images, folder, experiment, seed=seed, device=place)
+    _show(rows_, folder)
+    _say(f"The guard is in {bundle}: guard.json and guard.safetensors.")
 
 
 @app.command
@@ -323,6 +366,15 @@ def _show(rows: list[dict[str, object]], folder: Path) -> None:
         ]:
             console.print(escape(line), highlight=False)
     _say(f"\nThe page is {(folder / 'report.html').resolve()}")
+
+
+def _names(attacks: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in attacks.split(","))
+
+
+def _given(**settings: float | int | None) -> dict[str, float | int]:
+    """The settings that were given."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _say(*lines: str) -> None:

@@ -47,30 +47,8 @@ def evaluate(
     Raises:
         InputError: no such attack, or a data set of other images or classes than the bundle's.
     """
-    shape = tuple(bundle.config["shape"])
-    if dataset.shape != shape:
-        raise InputError(
-            f"the bundle is for images {list(shape)} (channels, height, width), {dataset.name} has {list(dataset.shape)}: give the data it was fitted to."
-        )
-    method = str(bundle.config["method"])
-    chosen: dict[str, Attacked] = {}
-    for name in attacks:
-        known = dict(preset(name, eps=0.0).settings)
-        chosen[name] = Attacked({setting: value for setting, value in settings.items() if setting in known})
-    for radius in eps:
-        if not 0 <= radius <= 1:
-            raise InputError(f"eps is {radius:g}: give a radius from 0 to 1, in units of images in [0, 1].")
-    experiment = Experiment(
-        dataset.name,
-        "custom",
-        str(bundle.config["target"]),
-        str(bundle.config["lure"]),
-        Schedule(1),
-        {method: Lure(Schedule(1))},
-        chosen,
-        tuple(eps),
-        n,
-    )
+    experiment = own(bundle, dataset, attacks, eps, settings, n)
+    method, chosen = str(bundle.config["method"]), experiment.attacks
     target, decoy = bundle.target.to(device), bundle.decoy.to(device)
     if batch == "auto":
         batch = fitting(decoy, answers.prepare(dataset.test.images[:n], decoy))
@@ -91,3 +69,43 @@ def evaluate(
         for radius in eps:
             run.transfer(name, attacked, radius, method, target, decoy, clean, weights)
     return rows.select(run.rows, dataset=dataset.name, scale="custom")
+
+
+def own(
+    bundle: Bundle,
+    dataset: Dataset,
+    attacks: Sequence[str],
+    eps: Sequence[float],
+    settings: Mapping[str, float | int],
+    n: int,
+) -> Experiment:
+    """A bundle's decoy and these attacks as an experiment; arguments and errors as for `evaluate`."""
+    check_shape(bundle, dataset)
+    chosen: dict[str, Attacked] = {}
+    for name in attacks:
+        known = dict(preset(name, eps=0.0).settings)
+        chosen[name] = Attacked({setting: value for setting, value in settings.items() if setting in known})
+    for radius in eps:
+        if not 0 <= radius <= 1:
+            raise InputError(f"eps is {radius:g}: give a radius from 0 to 1, in units of images in [0, 1].")
+    method = str(bundle.config["method"])
+    return Experiment(
+        dataset.name,
+        "custom",
+        str(bundle.config["target"]),
+        str(bundle.config["lure"]),
+        Schedule(1),
+        {method: Lure(Schedule(1))},
+        chosen,
+        tuple(eps),
+        n,
+    )
+
+
+def check_shape(bundle: Bundle, dataset: Dataset) -> None:
+    """Refuse images of another shape than the bundle's."""
+    shape = tuple(bundle.config["shape"])
+    if dataset.shape != shape:
+        raise InputError(
+            f"the bundle is for images {list(shape)} (channels, height, width), {dataset.name} has {list(dataset.shape)}: give the data it was fitted to."
+        )

@@ -29,6 +29,8 @@ def terminal(rows: Sequence[Row]) -> Group:
             for start in range(0, len(names), _SIDE_BY_SIDE):
                 parts.append(_transfer(transfer, names[start : start + _SIDE_BY_SIDE]))
             parts.append(Text(transfer_note(transfer) + "\n", style="dim"))
+        if guarded := tables.detection(section):
+            parts += [_detection(guarded), Text(DETECTION_NOTE + "\n", style="dim")]
     return Group(*parts)
 
 
@@ -50,6 +52,27 @@ def transfer_note(lines: list[Line]) -> str:
     if any(line.attack == tables.WORST for line in lines):
         note += f" {words.attack(tables.WORST)}: image by image, one attack that succeeds is enough for the adversary."
     return note + _marked(lines, tables.TRANSFER_TOLERANCE)
+
+
+DETECTION_HEAD = ("Attack", "ε", "M alone", "Agreement", "Score, its rate", "Score", "AUC")
+DETECTION_NOTE = (
+    "M alone: AC_M. The others: DAC, with bare agreement, with the score at agreement's false-alarm rate, and at the wanted one. "
+    "AUC: of the score, examples that fool M against clean test images."
+)
+"""What the columns of the guard's table mean."""
+
+
+def _detection(lines: list[Line]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title="What the guard notices", title_justify="left"
+    )
+    for place, name in enumerate(DETECTION_HEAD):
+        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
+    for line in lines:
+        for cell in line.cells.values():
+            figures = [cell[figure].text(3 if figure == "auc" else 2) for figure in tables.GUARDED]
+            table.add_row(Text(words.attack(line.attack)), f"{line.eps:g}", *figures)
+    return table
 
 
 def _marked(lines: list[AccuracyLine] | list[Line], tolerance: float) -> str:

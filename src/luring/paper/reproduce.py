@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from luring import answers, data, fit, metrics, networks, rows, transfer
+from luring import answers, bundle, data, fit, metrics, networks, rows, transfer
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
@@ -56,6 +56,8 @@ def reproduce(
     decoys: dict[str, nn.Module] = {"base": target}
     for name in experiment.lures:
         decoys[name] = run.decoy(name, target, dataset)
+    if given is None:
+        run.bundled(target, decoys["luring"], dataset)
     weights = {name: digest(decoy) for name, decoy in decoys.items()}
     m = answers.labels(target, dataset.test.images).cpu()
     for name, decoy in decoys.items():
@@ -180,6 +182,17 @@ class Run:
             )
 
         return networks.compose(self.kept(name, lure, fit_it), target)
+
+    def bundled(self, target: nn.Module, decoy: nn.Module, dataset: data.Dataset) -> None:
+        """Luring's decoy as a bundle, for `luring evaluate` and `luring calibrate`."""
+        folder = self.out / "models" / f"seed-{self.seed}" / "bundle"
+        if (folder / "config.json").exists():
+            return
+        lure: nn.Module = decoy.lure  # type: ignore[assignment]
+        names = self.experiment.target, networks.make_lure(self.experiment.lure, target, dataset.shape)[1]
+        trained = {**self.training("luring"), "seed": self.seed}
+        config = bundle.describe(dataset, target, lure, decoy, names=names, method="luring", settings=trained)
+        bundle.save(folder, target, lure, config)
 
     def kept(self, name: str, make: Callable[[], nn.Module], train: Callable[[nn.Module, Path], None]) -> nn.Module:
         """A network with the weights that an earlier run left, or trained now."""

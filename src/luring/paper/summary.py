@@ -110,6 +110,8 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
         _claim("Where every M∘P is fooled, DR and Adq are highest with Luring", tables.effect(rows), ["dr", "adq"]),
         _claim("The median l0 distortion is highest with Luring", distortion, ["median"]),
         _background(rows),
+        _alarms(rows),
+        _noticed(rows),
     ]
     return [finding for finding in found if finding is not None]
 
@@ -201,6 +203,47 @@ def _background(rows: Sequence[Row]) -> Finding | None:
         1,
         f"Of P's gradient, a share of {number(shares['luring'])} lies on the background with Luring, "
         f"of {number(shares['auto'])} with Auto.",
+    )
+
+
+def _alarms(rows: Sequence[Row]) -> Finding | None:
+    """What the guard rejects of clean images."""
+    found = select(rows, kind="guard")
+    if not found:
+        return None
+    row = found[-1]
+
+    def rate(policy: str) -> str:
+        share, low, high = row["false_alarms"][policy]
+        return f"{number(share, 4)} (95 % interval {number(low, 4)} to {number(high, 4)})"
+
+    by_class = [
+        (share, name) for share, name in zip(row["by_class"]["score"], row["classes"], strict=True) if share is not None
+    ]
+    most, name = max(by_class)
+    return Finding(
+        "measured",
+        f"Of {row['n']:,} clean test images the guard rejects {rate('score')} with the threshold {number(row['thresholds']['score'], 3)}, where "
+        f"{row['settings']['fpr']:g} was wanted; bare agreement rejects {rate('agreement')}. Of those that M calls {name} it rejects most: "
+        f"{number(most, 4)}.",
+    )
+
+
+def _noticed(rows: Sequence[Row]) -> Finding | None:
+    """The score against bare agreement."""
+    lines = tables.detection(rows)
+    gains = [
+        (round(cell["score_same"].mean - cell["agreement"].mean, 9), words.cell(line.attack, line.eps))
+        for line in lines
+        for cell in line.cells.values()
+    ]
+    if not gains:
+        return None
+    least, where = min(gains)
+    return Finding(
+        "measured",
+        f"With the score at agreement's false-alarm rate, DAC differs from bare agreement's by {signed(_mean(gain for gain, _ in gains))} on average "
+        f"over {len(gains)} {'cell' if len(gains) == 1 else 'cells'}, at least by {signed(least)} ({where}).",
     )
 
 

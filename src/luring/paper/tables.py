@@ -209,6 +209,23 @@ def effect(rows: Sequence[Row]) -> list[Line]:
     ]
 
 
+GUARDED = ("ac_m", "agreement", "score_same", "score", "auc")
+"""Figures of a guard's lines: AC_M, DAC by bare agreement, by the score at agreement's false-alarm rate and at the wanted one, AUC."""
+
+
+def detection(rows: Sequence[Row]) -> list[Line]:
+    """What a calibrated guard notices: `GUARDED`, for each attack and ε."""
+    measured = [{**row, **row["dac"]} for row in select(rows, kind="detection")]
+    return [
+        Line(
+            attack,
+            eps,
+            {name: {figure: over_seeds(cell, figure) for figure in GUARDED} for name, cell in cells.items()},
+        )
+        for attack, eps, cells in _cells(measured)
+    ]
+
+
 def distortion(rows: Sequence[Row]) -> list[Line]:
     """Figure 5: the five numbers of the l0 distortion of PGD's examples, of MIM's where PGD was not run."""
     measured = [

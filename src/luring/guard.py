@@ -1,0 +1,271 @@
+"""The guard: from what M and M∘P answer to an image, whether M's label is let out.
+
+Its interface is that of the detectors of Alibi Detect and ART: `fit`, `infer_threshold`, `score`, `predict`, `save`, `load`.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from luring import answers
+from luring.atomic import replacing
+from luring.errors import InputError
+from luring.types import Classifier, Images, Logits, PerImage
+from luring.weights import digest, write_tensors
+
+log = logging.getLogger("luring")
+
+Policy: TypeAlias = Literal["target", "agreement", "score"]
+"""`target`: M's label always goes out. `agreement`: only where M and M∘P answer the same (the paper's second scheme). `score`: only where
+a continuous score of both logit vectors is at most a threshold, which is set for a wanted false-alarm rate."""
+
+REFERENCE = "guard.safetensors"
+FORMAT = 1
+"""Of `guard.json`: raised when an older Luring could not read it."""
+
+TYPICAL_MARGIN = 6.0
+"""Logits that the first class of a typical clean image is given above the second, before probabilities are compared: enough to be sure, not
+enough to saturate."""
+FEW = 10
+"""Fewer clean images than this expected above the threshold make a rough threshold."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What clean images look like to the score, for `classes` classes; float64.
+
+    Attributes:
+        temperature: that M's and M∘P's logits are divided by, [2].
+        line: from M's logits and a 1 to M∘P's, by least squares, [classes + 1, classes].
+        precision: inverse covariance of what the line leaves (Ledoit and Wolf 2004), [classes, classes].
+        scale: the 99 % quantiles of the score's two parts, [2].
+    """
+
+    temperature: Tensor
+    line: Tensor
+    precision: Tensor
+    scale: Tensor
+
+
+def reference(m: Logits, mop: Logits) -> Reference:
+    """Learn from the logits of M and M∘P for the same clean images, [n, classes] each.
+
+    Raises:
+        InputError: fewer images than twice the unknowns of a line.
+    """
+    least = 2 * (m.shape[1] + 1)
+    if len(m) < least:
+        raise InputError(
+            f"{len(m)} clean images are too few for a score of {m.shape[1]} classes: give {least} or more."
+        )
+    from sklearn.covariance import ledoit_wolf  # takes a second
+
+    m, mop = _exact(m), _exact(mop)
+    margins = torch.stack([logits.topk(2, dim=1).values.diff(dim=1).neg().median() for logits in (m, mop)])
+    temperature = (margins / TYPICAL_MARGIN).clamp_min(1e-6)
+    # The driver that also solves what is not of full rank: logits may be shifted by any number.
+    line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution
+    covariance = torch.from_numpy(ledoit_wolf((mop - _with_one(m) @ line).numpy())[0])
+    ridge = 1e-9 * covariance.diagonal().mean().clamp_min(1e-9)
+    precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+    raw = Reference(temperature, line, precision, torch.ones(2, dtype=torch.float64))
+    return Reference(temperature, line, precision, _parts(m, mop, raw).quantile(0.99, dim=0).clamp_min(1e-12))
+
+
+def score(m: Logits, mop: Logits, known: Reference) -> PerImage:
+    """How unlike a clean image's the two answers are: higher is more suspicious; float64, 0 or more.
+
+    The sum of two parts, each divided by its 99 % quantile on clean images: the Jensen-Shannon divergence of the two softmaxes, and how far
+    M∘P's logits lie from where M's let expect them (squared Mahalanobis distance).
+    """
+    return (_parts(_exact(m), _exact(mop), known) / known.scale).sum(1)
+
+
+def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
+    """[n, 2]."""
+    p, q = ((logits / heat).softmax(1) for logits, heat in zip((m, mop), known.temperature, strict=True))
+    entropy = torch.special.entr
+    divergence = (entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).sum(1).clamp_min(0)
+    left = mop - _with_one(m) @ known.line
+    return torch.stack([divergence, ((left @ known.precision) * left).sum(1).clamp_min(0)], 1)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.detach().cpu().double()
+
+
+def _with_one(logits: Tensor) -> Tensor:
+    return torch.cat([logits, torch.ones_like(logits[:, :1])], 1)
+
+
+def threshold(scores: PerImage, fpr: float) -> float:
+    """The lowest threshold that a further clean image is above with a probability of at most `fpr` (split conformal prediction).
+
+    It is one of the scores: the k-th smallest of n, k = ⌈(n + 1)(1 − fpr)⌉.
+
+    Args:
+        scores: of clean images that nothing was learned from, [n].
+        fpr: wanted false-alarm rate, between 0 and 1.
+
+    Raises:
+        InputError: `fpr` out of range, or too few images for it.
+    """
+    if not 0 < fpr < 1:
+        raise InputError(f"the false-alarm rate is {fpr:g}: give a number between 0 and 1.")
+    n = len(scores)
+    # Rounded first: (n + 1)(1 − fpr) of 100.00000000000001 is not above 100.
+    k = math.ceil(round((n + 1) * (1 - fpr), 9))
+    if k > n:
+        raise InputError(
+            f"{n} clean images cannot show a false-alarm rate of {fpr:g}: give at least {math.ceil(1 / fpr) - 1}, or a higher rate."
+        )
+    return float(scores.double().sort().values[k - 1])
+
+
+class Detector:
+    """Decides from M and M∘P whether an image is let through.
+
+    Its answers are for the operator alone: whoever queries the decoy must learn neither M's label nor the decision.
+    """
+
+    def __init__(self, target: Classifier, decoy: Classifier, *, policy: Policy = "score", batch: int = 500) -> None:
+        """A detector that knows nothing yet.
+
+        Args:
+            target: M, images to logits.
+            decoy: M∘P, images to logits of the same classes.
+            policy: what is compared.
+            batch: images at a time.
+        """
+        if policy not in get_args(Policy):
+            raise InputError(f"there is no policy '{policy}': give one of {', '.join(get_args(Policy))}.")
+        self.target, self.decoy, self.policy, self.batch = target, decoy, policy, batch
+        self.reference: Reference | None = None
+        self.threshold: float | None = None if policy == "score" else 0.5
+        self.fpr: float | None = None
+
+    def fit(self, images: Images) -> "Detector":
+        """Learn from clean images what their answers look like; only the policy `score` has anything to learn."""
+        if self.policy == "score":
+            self.reference = reference(*self._logits(images))
+            self.threshold = self.fpr = None
+        return self
+
+    def score(self, images: Images) -> PerImage:
+        """How suspicious each image is: the score, 1 or 0 where M and M∘P disagree or not, or 0 for the policy `target`.
+
+        Raises:
+            InputError: the policy is `score`, and `fit` was not called.
+        """
+        return self._scored(*self._logits(images))
+
+    def infer_threshold(self, images: Images, fpr: float = 0.01) -> float:
+        """Set the threshold from clean images that `fit` has not seen, so that a share of at most `fpr` of such is above it.
+
+        Raises:
+            InputError: the policy has no threshold to choose, or `threshold` refuses.
+        """
+        if self.policy != "score":
+            raise InputError(
+                f"the policy '{self.policy}' has no threshold: its false-alarm rate is what it is; take the policy 'score' to choose one."
+            )
+        self.threshold, self.fpr = threshold(self.score(images), fpr), fpr
+        if len(images) * fpr < FEW:
+            log.warning(
+                f"the threshold for a false-alarm rate of {fpr:g} rests on the {len(images) * fpr:.0f} highest of {len(images)} clean images: "
+                f"it is rough; {math.ceil(FEW / fpr)} images would do."
+            )
+        return self.threshold
+
+    def predict(self, images: Images) -> dict[str, dict[str, Any]]:
+        """The decision on each image.
+
+        Returns:
+            `data`: `label` (M's, [n]), `is_adversarial` (bool, [n]), `instance_score` ([n]), `threshold`; `meta`: `name`, `policy`, `fpr`.
+
+        Raises:
+            InputError: no threshold yet.
+        """
+        if self.threshold is None:
+            raise InputError("the detector has no threshold yet: call fit and infer_threshold with clean images first.")
+        m, mop = self._logits(images)
+        scores = self._scored(m, mop)
+        data = {"label": m.argmax(1).cpu(), "is_adversarial": scores > self.threshold, "instance_score": scores}
+        meta = {"name": "luring.guard.Detector", "policy": self.policy, "fpr": self.fpr}
+        return {"data": {**data, "threshold": self.threshold}, "meta": meta}
+
+    def save(self, folder: Path) -> None:
+        """Write `guard.json`, and `guard.safetensors` where something was learned; the JSON comes last."""
+        if self.threshold is None:
+            raise InputError("the detector has no threshold yet: call fit and infer_threshold before it is saved.")
+        learned = None
+        if self.reference is not None:
+            write_tensors(folder / REFERENCE, asdict(self.reference))
+            learned = hashlib.sha256((folder / REFERENCE).read_bytes()).hexdigest()
+        digests = {"target": _digest(self.target), "decoy": _digest(self.decoy), "reference": learned}
+        config = {"policy": self.policy, "threshold": self.threshold, "fpr": self.fpr}
+        config = {"format": FORMAT, **config, "digests": digests}
+        with replacing(folder / "guard.json") as file:
+            file.write(json.dumps(config, indent=2).encode() + b"\n")
+
+    @classmethod
+    def load(cls, folder: Path, target: Classifier, decoy: Classifier) -> "Detector":
+        """Read what `save` wrote, for the same networks.
+
+        Raises:
+            InputError: no guard, a damaged or newer one, or one of other weights.
+        """
+        try:
+            config = json.loads((folder / "guard.json").read_text())
+            if config["format"] > FORMAT:
+                raise InputError(
+                    f"{folder} has a guard of a newer Luring (format {config['format']}, this one reads {FORMAT}): upgrade Luring."
+                )
+            digests: dict[str, Any] = dict(config["digests"])
+            if (digests["target"], digests["decoy"]) != (_digest(target), _digest(decoy)):
+                raise InputError(f"{folder}/guard.json was calibrated for networks of other weights: calibrate again.")
+            found = cls(target, decoy, policy=config["policy"])
+            found.threshold, found.fpr = float(config["threshold"]), config["fpr"]
+            if found.policy == "score":
+                learned = (folder / REFERENCE).read_bytes()
+                if hashlib.sha256(learned).hexdigest() != digests["reference"]:
+                    raise InputError(
+                        f"{folder / REFERENCE} is not the one that guard.json was written with: calibrate again."
+                    )
+                tensors = load_tensors(learned)
+                found.reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename} is missing: run 'luring calibrate' on the bundle first.") from error
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"the guard in {folder} is damaged ({error}): calibrate again.") from error
+        return found
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        m, mop = (answers.logits(model, images, batch=self.batch) for model in (self.target, self.decoy))
+        if m.shape != mop.shape:
+            raise InputError(f"M answers {m.shape[1]} classes and M∘P {mop.shape[1]}: give a decoy of this target.")
+        return m, mop
+
+    def _scored(self, m: Tensor, mop: Tensor) -> Tensor:
+        if self.policy == "target":
+            return torch.zeros(len(m), dtype=torch.float64)
+        if self.policy == "agreement":
+            return (m.argmax(1) != mop.argmax(1)).double().cpu()
+        if self.reference is None:
+            raise InputError("the detector has not learned what clean images look like: call fit with some first.")
+        return score(m, mop, self.reference)
+
+
+def _digest(model: Classifier) -> str | None:
+    return digest(model) if isinstance(model, nn.Module) else None

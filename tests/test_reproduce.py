@@ -1,0 +1,110 @@
+"""An experiment writes each row once, goes on where it stopped, and leaves a decoy that can be used."""
+
+import json
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from luring import answers, bundle, data, rows
+from luring.errors import InputError
+from luring.fit import Schedule
+from luring.paper.calibrate import calibrated, examine
+from luring.paper.evaluate import own
+from luring.paper.experiments import EXPERIMENTS, Attacked, Lure
+from luring.paper.reproduce import reproduce
+from luring.weights import digest
+
+SHORT = Schedule(60, lr=3e-3, validations=2)
+SMALL = replace(
+    EXPERIMENTS["digits", "demo"],
+    target_schedule=Schedule(150, lr=3e-3, validations=2),
+    lures=MappingProxyType({"c_e": Lure(SHORT), "luring": Lure(SHORT, lam=0.3, gap_max=15.0)}),
+    attacks=MappingProxyType({"fgsm": Attacked(), "mim": Attacked({"step": 0.05, "steps": 4})}),
+    eps=(0.1, 0.2),
+    n=20,
+    pictures=1,
+    converged=MappingProxyType({8: 0.02}),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("small")
+    reproduce(SMALL, out, show=False)
+    return out
+
+
+def test_a_second_run_adds_nothing(folder):
+    before = (folder / "rows.jsonl").read_text()
+    again = reproduce(SMALL, folder, show=False)
+    assert (folder / "rows.jsonl").read_text() == before
+    assert again == rows.read(folder / "rows.jsonl")
+    kinds = [row["kind"] for row in again]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "accuracy": 3,
+        "picture": 1,
+        "gradient": 2,
+        "convergence": 2,
+        "transfer": 8,
+        "effect": 8,
+    }
+
+
+def test_a_run_that_lost_rows_computes_them_again_and_the_same(folder, tmp_path):
+    lines = (folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "models").symlink_to(folder / "models")
+    (tmp_path / "rows.jsonl").write_text("".join(lines[:7]) + lines[7][:40])
+    reproduce(SMALL, tmp_path, show=False)
+    ours, theirs = rows.read(tmp_path / "rows.jsonl"), rows.read(folder / "rows.jsonl")
+    timed = {"seconds", "date"}
+    assert [{k: v for k, v in row.items() if k not in timed} for row in ours] == [
+        {k: v for k, v in row.items() if k not in timed} for row in theirs
+    ]
+
+
+def test_other_settings_are_refused_and_the_rows_kept(folder):
+    before = (folder / "rows.jsonl").read_text()
+    with pytest.raises(InputError, match="with other settings or weights"):
+        reproduce(
+            replace(SMALL, attacks=MappingProxyType({"fgsm": Attacked(), "mim": Attacked({"steps": 5})})),
+            folder,
+            show=False,
+        )
+    assert (folder / "rows.jsonl").read_text() == before
+
+
+def test_the_decoy_is_left_as_a_bundle(folder):
+    found = bundle.load(folder / "models/seed-0/bundle")
+    measured = rows.select(rows.read(folder / "rows.jsonl"), kind="accuracy", architecture="luring")[0]
+    assert digest(found.decoy) == measured["weights"]
+    assert found.config["metrics"]["test_accuracy"] == pytest.approx(measured["test_accuracy"])
+    assert found.config["settings"]["gap_max"] == 15.0
+
+
+def test_its_guard_is_measured_on_attacks_it_has_not_seen(folder, tmp_path):
+    images = data.load("digits", progress=False)
+    found = bundle.load(folder / "models/seed-0/bundle")
+    detector = calibrated(found, images, fpr=0.05)
+    before = detector.threshold
+    experiment = own(found, images, ["mim"], [0.1, 0.3], {"step": 0.05, "steps": 4}, 30)
+    measured = examine(detector, found, images, tmp_path, experiment, show=False)
+    assert detector.threshold == before
+    alarms, *cells = measured
+    disagree = answers.labels(found.target, images.test.images) != answers.labels(found.decoy, images.test.images)
+    share, low, high = alarms["false_alarms"]["agreement"]
+    assert share == pytest.approx(float(disagree.double().mean()))
+    assert low <= share <= high
+    share, low, high = alarms["false_alarms"]["score"]
+    assert low <= 0.05 <= high
+    assert [cell["eps"] for cell in cells] == [0.1, 0.3]
+    for cell in cells:
+        assert all(cell["dac"][policy] >= cell["ac_m"] for policy in ("agreement", "score_same", "score"))
+        assert cell["fooled"] == round((1 - cell["ac_m"]) * cell["n"])
+        noticed = [share for _, share in cell["roc"]]
+        assert noticed == sorted(noticed)
+        assert 0 <= cell["auc"] <= 1
+    text = (tmp_path / "rows.jsonl").read_text()
+    assert examine(detector, found, images, tmp_path, experiment, show=False) == measured
+    assert (tmp_path / "rows.jsonl").read_text() == text
+    assert json.loads(text.splitlines()[0])["settings"]["fpr"] == 0.05
