@@ -9,7 +9,7 @@ import logging
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,7 @@ from luring.weights import digest, write_tensors
 
 log = logging.getLogger("luring")
 
-Policy: TypeAlias = Literal["target", "agreement", "score"]
+POLICIES = ("target", "agreement", "score")
 """`target`: M's label always goes out. `agreement`: only where M and M∘P answer the same (the paper's second scheme). `score`: only where
 a continuous score of both logit vectors is at most a threshold, which is set for a wanted false-alarm rate."""
 
@@ -137,17 +137,20 @@ class Detector:
     Its answers are for the operator alone: whoever queries the decoy must learn neither M's label nor the decision.
     """
 
-    def __init__(self, target: Classifier, decoy: Classifier, *, policy: Policy = "score", batch: int = 500) -> None:
+    def __init__(self, target: Classifier, decoy: Classifier, *, policy: str = "score", batch: int = 500) -> None:
         """A detector that knows nothing yet.
 
         Args:
             target: M, images to logits.
             decoy: M∘P, images to logits of the same classes.
-            policy: what is compared.
+            policy: one of `POLICIES`.
             batch: images at a time.
+
+        Raises:
+            InputError: no such policy.
         """
-        if policy not in get_args(Policy):
-            raise InputError(f"there is no policy '{policy}': give one of {', '.join(get_args(Policy))}.")
+        if policy not in POLICIES:
+            raise InputError(f"there is no policy '{policy}': give one of {', '.join(POLICIES)}.")
         self.target, self.decoy, self.policy, self.batch = target, decoy, policy, batch
         self.reference: Reference | None = None
         self.threshold: float | None = None if policy == "score" else 0.5
