@@ -18,6 +18,7 @@ from luring.attacks.gradient import _iterate
 from luring.attacks.objectives import cross_entropy, margin
 from luring.attacks.presets import table
 from luring.errors import InputError
+from luring.paper import words
 
 torch.set_num_threads(1)
 
@@ -416,6 +417,9 @@ class TestPresets:
         once = preset("dim-ti", eps=0.3)(net(), x, y)
         function = dim_ti(net(), x, y, eps=0.3, step=0.01, steps=100, generator=generator(0))
         assert torch.equal(once, function)
+
+    def test_every_attack_has_a_name_for_people(self):
+        assert list(words.ATTACKS) == list(ATTACKS)
 
     def test_the_table_of_the_docs_is_drawn_from_the_registry(self):
         page = (Path(__file__).parents[1] / "docs/attacks.md").read_text()

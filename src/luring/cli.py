@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from luring.errors import InputError
 from luring.heap import keep_freed_memory
+from luring.paper.words import ATTACKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,8 @@ Seed = Annotated[
     int, arg(help="of splits, weights, training, choice of images and attacks: the same seed, the same numbers")
 ]
 Device = Annotated[str, arg(help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one")]
+
+AttackNames = Annotated[str, arg(help=f"names with commas between, of {', '.join(ATTACKS)}")]
 
 app = tyro.extras.SubcommandApp()
 
@@ -199,7 +202,7 @@ def evaluate(
     bundle: Positional[Path],
     data: str,
     out: Path,
-    attacks: str = "fgsm,mim,dim-ti",
+    attacks: AttackNames = "fgsm,mim,dim-ti",
     eps: tuple[float, ...] = (0.1,),
     step: float | None = None,
     steps: int | None = None,
@@ -218,7 +221,7 @@ def evaluate(
         bundle: folder that 'luring fit' wrote.
         data: images to attack: their test part; as for 'luring fit'.
         out: folder for rows.jsonl and report.html; a second run with the same folder goes on where the first stopped.
-        attacks: names with commas between: fgsm, bim, pgd, mim, miml2, dim, mim-ti, dim-ti, ni, si-ni, vmi, vni, admix, ssa, bsr, bsr-digits, sia, sia-digits, pgn, apgd, apgd-t, square, spsa, nes, zoo, parsimonious, hop-skip-jump, boundary; mim to pgn also with -imagenet behind.
+        attacks: their names.
         eps: radii of the l∞ ball, images in [0, 1].
         step: length of a step, where it is not the preset's own (0.01 for most).
         steps: number of steps, where it is not the preset's own (100 for most).
@@ -261,7 +264,7 @@ def calibrate(
     data: str,
     fpr: float = 0.01,
     out: Path | None = None,
-    attacks: str = "fgsm,mim,dim-ti",
+    attacks: AttackNames = "fgsm,mim,dim-ti",
     eps: tuple[float, ...] = (0.1,),
     step: float | None = None,
     steps: int | None = None,
@@ -284,7 +287,7 @@ def calibrate(
         data: the images it was fitted to, or some like them; as for 'luring fit'.
         fpr: wanted false-alarm rate, the share of clean images that may be rejected.
         out: folder for rows.jsonl and report.html; BUNDLE/calibration where it is not given.
-        attacks: names with commas between, as for 'luring evaluate'.
+        attacks: their names.
         eps: radii of the l∞ ball, images in [0, 1].
         step: length of a step, where it is not the preset's own (0.01 for most).
         steps: number of steps, where it is not the preset's own (100 for most).

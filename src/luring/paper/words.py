@@ -42,7 +42,9 @@ _ATTACKS = {
     "hop-skip-jump": "HopSkipJump",
     "boundary": "Boundary",
 }
-ATTACKS = _ATTACKS | {f"{name}-imagenet": f"{shown}, ImageNet settings" for name, shown in _ATTACKS.items()}
+# Those of whose papers the settings on ImageNet are presets of their own.
+_TRANSFER = ("mim", "dim", "mim-ti", "dim-ti", "ni", "si-ni", "vmi", "vni", "admix", "ssa", "bsr", "sia", "pgn")
+ATTACKS = _ATTACKS | {f"{name}-imagenet": f"{_ATTACKS[name]}, ImageNet settings" for name in _TRANSFER}
 DATASETS = {"toy": "Toy", "digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
 RATES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC", "dr": "DR", "adq": "Adq"}
