@@ -82,7 +82,7 @@ def ran(rows: Sequence[Row]) -> str:
     parts = [words.listing(names)]
     if accuracy := select(rows, kind="accuracy"):
         parts.append(f"test accuracy on {images(accuracy)}")
-    if transfer := select(rows, kind="transfer"):
+    if transfer := select(rows, kind="transfer") or select(rows, kind="detection"):
         attacks = [words.attack(name) for name in tables.present(transfer, "attack", words.ATTACKS)]
         radii = words.listing(f"{eps:g}" for eps in tables.numbers(transfer, "eps"))
         parts.append(f"{words.listing(attacks)} at ε {radii}, crafted on M∘P and shown to M, on {images(transfer)}")
