@@ -97,11 +97,33 @@ def test_calibrate_writes_the_guard_into_the_bundle(run, tmp_path, pictures):
     assert "What the guard notices" in page
     assert {"guard.json", "guard.safetensors"} <= set(files(tmp_path / "bundle"))
 
+    table = run("check", "bundle", "pictures")
+    assert table.returncode == 1
+    assert "60 passed, 0 flagged" not in table.stdout
+    (tmp_path / "pictures/left/torn.png").write_bytes(b"no picture")
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures/left/colour.png")
+    Image.new("L", (9, 8)).save(tmp_path / "pictures/left/large.png")
+    lines = run("check", "bundle", "pictures", "--json")
+    assert lines.returncode == 1
+    found = [json.loads(line) for line in lines.stdout.splitlines()]
+    assert [one["file"] for one in found] == sorted(str(file.relative_to(tmp_path)) for file in pictures.rglob("*.png"))
+    reasons = {Path(one["file"]).stem: one["reason"] for one in found if one["verdict"] == "unreadable"}
+    assert set(reasons) == {"torn", "colour", "large"}
+    assert "9 by 8 pixels, the classifier takes 8 by 8" in reasons["large"]
+    passed = next(one for one in found if one["verdict"] == "pass")
+    assert passed["answer"] in ("left", "right")
+    threshold = json.loads((tmp_path / "bundle/guard.json").read_text())["threshold"]
+    scored = [one for one in found if one["score"] is not None]
+    assert all((one["score"] > threshold) == (one["verdict"] == "flagged") for one in scored)
+    assert 0 < sum(one["verdict"] == "flagged" for one in scored) < 60
+    assert run("check", "bundle", passed["file"]).returncode == 0
+    refused(run("check", "bundle", "nowhere"), "nowhere is no picture")
+
 
 def test_help_teaches_every_command(run):
     top = run("--help")
     assert top.returncode == 0
-    for command in ("demo", "fit", "evaluate", "calibrate", "reproduce", "report"):
+    for command in ("demo", "fit", "evaluate", "calibrate", "check", "reproduce", "report"):
         assert command in top.stdout
         one = run(command, "--help")
         assert one.returncode == 0

@@ -246,7 +246,12 @@ def _pictures(source: Mapping[str, Any], column: str, where: str, advance: Calla
         for row, cell in enumerate(cells):
             path = cell and cell["path"]
             name = f"row {row} of the split {split!r}" + (f" ({path})" if path else "")
-            picture = _picture(cell, f"{where}: {name}")
+            if cell is None:
+                raise InputError(f"{where}: {name} has no image; give it one or remove the row.")
+            # The file of a cell without bytes is read where its errors have a name.
+            picture = decoded_picture(
+                cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]), f"{where}: {name}"
+            )
             size = picture.shape[:2]
             first = first or name
             if split not in arrays:
@@ -268,12 +273,18 @@ def _pictures(source: Mapping[str, Any], column: str, where: str, advance: Calla
     }
 
 
-def _picture(cell: Mapping[str, Any] | None, name: str) -> np.ndarray:
-    """One picture as uint8, [height, width, 1 or 3]."""
-    if cell is None:
-        raise InputError(f"{name} has no image; give it one or remove the row.")
+def decoded_picture(source: bytes | Path, name: str) -> np.ndarray:
+    """One picture as uint8, [height, width, 1 or 3], turned as its EXIF orientation says.
+
+    Args:
+        source: a file, or what is in it.
+        name: what messages call it.
+
+    Raises:
+        InputError: it cannot be decoded, or has more than 8 bits a value.
+    """
     try:
-        data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        data = source.read_bytes() if isinstance(source, Path) else source
         with Image.open(io.BytesIO(data)) as picture:
             # Pillow cuts 16-bit colours to 8 without a word; only the layout of the file's data tells.
             layouts = [

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from luring import answers
 from luring.atomic import replacing
 from luring.errors import InputError
-from luring.types import Classifier, Images, Logits, PerImage
+from luring.types import Classifier, Logits, PerImage
 from luring.weights import digest, write_tensors
 
 log = logging.getLogger("luring")
@@ -134,6 +134,8 @@ def threshold(scores: PerImage, fpr: float) -> float:
 class Detector:
     """Decides from M and M∘P whether an image is let through.
 
+    Images are [n, channels, height, width], bytes or floats in [0, 1].
+
     Its answers are for the operator alone: whoever queries the decoy must learn neither M's label nor the decision.
     """
 
@@ -156,14 +158,14 @@ class Detector:
         self.threshold: float | None = None if policy == "score" else 0.5
         self.fpr: float | None = None
 
-    def fit(self, images: Images) -> "Detector":
+    def fit(self, images: Tensor) -> "Detector":
         """Learn from clean images what their answers look like; only the policy `score` has anything to learn."""
         if self.policy == "score":
             self.reference = reference(*self._logits(images))
             self.threshold = self.fpr = None
         return self
 
-    def score(self, images: Images) -> PerImage:
+    def score(self, images: Tensor) -> PerImage:
         """How suspicious each image is: the score, 1 or 0 where M and M∘P disagree or not, or 0 for the policy `target`.
 
         Raises:
@@ -171,7 +173,7 @@ class Detector:
         """
         return self._scored(*self._logits(images))
 
-    def infer_threshold(self, images: Images, fpr: float = 0.01) -> float:
+    def infer_threshold(self, images: Tensor, fpr: float = 0.01) -> float:
         """Set the threshold from clean images that `fit` has not seen, so that a share of at most `fpr` of such is above it.
 
         Raises:
@@ -189,7 +191,7 @@ class Detector:
             )
         return self.threshold
 
-    def predict(self, images: Images) -> dict[str, dict[str, Any]]:
+    def predict(self, images: Tensor) -> dict[str, dict[str, Any]]:
         """The decision on each image.
 
         Returns:
