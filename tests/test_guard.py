@@ -64,16 +64,21 @@ def test_the_distance_from_the_line_is_mahalanobis():
     assert known.scale[1] == pytest.approx(13.28, rel=0.05), "the 99 % quantile of χ² with 4 degrees of freedom"
 
 
-def test_the_divergence_by_hand():
-    known = guard.Reference(torch.ones(2), torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(2))
-    known = guard.Reference(*(getattr(known, name).double() for name in ("temperature", "line", "precision", "scale")))
-    sure, other, torn = (torch.tensor([logits]).double() for logits in ([50.0, 0.0], [0.0, 50.0], [0.0, 0.0]))
-    assert float(score(sure, other, known)) == pytest.approx(math.log(2))
-    assert float(score(sure, sure, known)) == 0
-    # Between (1, 0) and (½, ½): H(¾, ¼) − H(½, ½) / 2.
-    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert float(score(sure, torn, known)) == pytest.approx(entropy - math.log(2) / 2)
-    assert float(score(sure, torn, known)) == float(score(torn, sure, known))
+def test_doubt_by_hand():
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0], [1000.0, 0.0]])
+    assert guard.doubt(logits).tolist() == pytest.approx([-math.log(0.75), math.log(2), 0])
+    assert torch.allclose(guard.doubt(logits), guard.doubt(logits + 7))
+
+
+def test_the_score_is_the_sum_of_its_scaled_parts():
+    m, mop = answered()
+    known = reference(m, mop)
+    margins = m.topk(2, dim=1).values.diff(dim=1).neg()
+    assert float((margins / known.temperature).median()) == pytest.approx(guard.TYPICAL_MARGIN)
+    parts = guard._parts(m, mop, known)
+    assert torch.allclose(score(m, mop, known), parts[:, 0] / known.scale[0] + parts[:, 1] / known.scale[1])
+    for part, scale in zip(parts.T, known.scale, strict=True):
+        assert float((part > scale).double().mean()) == pytest.approx(0.01, abs=0.001)
 
 
 def test_disagreement_stands_out():
@@ -136,6 +141,11 @@ def test_the_paper_s_schemes(pair):
     assert 0 < disagree.sum() < 500
     assert torch.equal(calibrated(pair, "agreement").predict(x)["data"]["is_adversarial"], disagree)
     assert not calibrated(pair, "target").predict(x)["data"]["is_adversarial"].any()
+    sure = Detector(*pair, policy="confidence")
+    sure.infer_threshold(images(1000, seed=1), 0.05)
+    margin = pair[0](x).topk(2, dim=1).values.diff(dim=1).neg().squeeze(1)
+    flagged = sure.predict(x)["data"]["is_adversarial"]
+    assert margin[flagged].mean() < margin[~flagged].mean()
     with pytest.raises(InputError, match="'agreement' has no threshold"):
         calibrated(pair, "agreement").infer_threshold(x)
 

@@ -99,7 +99,7 @@ def test_its_guard_is_measured_on_attacks_it_has_not_seen(folder, tmp_path):
     assert low <= 0.05 <= high
     assert [cell["eps"] for cell in cells] == [0.1, 0.3]
     for cell in cells:
-        assert all(cell["dac"][policy] >= cell["ac_m"] for policy in ("agreement", "score_same", "score"))
+        assert all(cell["dac"][policy] >= cell["ac_m"] for policy in ("agreement", "confidence", "score_same", "score"))
         assert cell["fooled"] == round((1 - cell["ac_m"]) * cell["n"])
         noticed = [share for _, share in cell["roc"]]
         assert noticed == sorted(noticed)

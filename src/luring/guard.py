@@ -24,17 +24,21 @@ from luring.weights import digest, write_tensors
 
 log = logging.getLogger("luring")
 
-POLICIES = ("target", "agreement", "score")
-"""`target`: M's label always goes out. `agreement`: only where M and M∘P answer the same (the paper's second scheme). `score`: only where
-a continuous score of both logit vectors is at most a threshold, which is set for a wanted false-alarm rate."""
+POLICIES = ("target", "agreement", "confidence", "score")
+"""`target`: M's label always goes out. `agreement`: only where M and M∘P answer the same (the paper's second scheme). `confidence`: only where M
+is sure (Hendrycks and Gimpel 2017), which needs no lure: the rival to beat. `score`: only where a score of both logit vectors is low enough.
+The last two have a threshold, which is set for a wanted false-alarm rate."""
+
+CHOSEN = ("confidence", "score")
+"""Policies with a threshold."""
 
 REFERENCE = "guard.safetensors"
 FORMAT = 1
 """Of `guard.json`: raised when an older Luring could not read it."""
 
 TYPICAL_MARGIN = 6.0
-"""Logits that the first class of a typical clean image is given above the second, before probabilities are compared: enough to be sure, not
-enough to saturate."""
+"""Logits that M's first class of a typical clean image is given above the second, before its doubt is measured: it is sure, and has
+not saturated."""
 FEW = 10
 """Fewer clean images than this expected above the threshold make a rough threshold."""
 
@@ -44,10 +48,10 @@ class Reference:
     """What clean images look like to the score, for `classes` classes; float64.
 
     Attributes:
-        temperature: that M's and M∘P's logits are divided by, [2].
+        temperature: that M's logits are divided by, [].
         line: from M's logits and a 1 to M∘P's, by least squares, [classes + 1, classes].
         precision: inverse covariance of what the line leaves (Ledoit and Wolf 2004), [classes, classes].
-        scale: the 99 % quantiles of the score's two parts, [2].
+        scale: the 99 % quantiles of the score's two parts, doubt and distance, [2].
     """
 
     temperature: Tensor
@@ -70,8 +74,7 @@ def reference(m: Logits, mop: Logits) -> Reference:
     from sklearn.covariance import ledoit_wolf  # takes a second
 
     m, mop = _exact(m), _exact(mop)
-    margins = torch.stack([logits.topk(2, dim=1).values.diff(dim=1).neg().median() for logits in (m, mop)])
-    temperature = (margins / TYPICAL_MARGIN).clamp_min(1e-6)
+    temperature = (m.topk(2, dim=1).values.diff(dim=1).neg().median() / TYPICAL_MARGIN).clamp_min(1e-6)
     # The driver that also solves what is not of full rank: logits may be shifted by any number.
     line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution
     covariance = torch.from_numpy(ledoit_wolf((mop - _with_one(m) @ line).numpy())[0])
@@ -81,22 +84,25 @@ def reference(m: Logits, mop: Logits) -> Reference:
     return Reference(temperature, line, precision, _parts(m, mop, raw).quantile(0.99, dim=0).clamp_min(1e-12))
 
 
+def doubt(m: Logits) -> PerImage:
+    """How unsure a classifier is: minus the logarithm of its highest probability; float64, 0 or more."""
+    return m.double().logsumexp(1) - m.double().amax(1)
+
+
 def score(m: Logits, mop: Logits, known: Reference) -> PerImage:
     """How unlike a clean image's the two answers are: higher is more suspicious; float64, 0 or more.
 
-    The sum of two parts, each divided by its 99 % quantile on clean images: the Jensen-Shannon divergence of the two softmaxes, and how far
-    M∘P's logits lie from where M's let expect them (squared Mahalanobis distance).
+    The sum of two parts, each divided by its 99 % quantile on clean images: M's `doubt`, at the temperature, and how far M∘P's logits lie
+    from where M's let expect them (squared Mahalanobis distance).
     """
     return (_parts(_exact(m), _exact(mop), known) / known.scale).sum(1)
 
 
 def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
     """[n, 2]."""
-    p, q = ((logits / heat).softmax(1) for logits, heat in zip((m, mop), known.temperature, strict=True))
-    entropy = torch.special.entr
-    divergence = (entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).sum(1).clamp_min(0)
     left = mop - _with_one(m) @ known.line
-    return torch.stack([divergence, ((left @ known.precision) * left).sum(1).clamp_min(0)], 1)
+    distance = ((left @ known.precision) * left).sum(1).clamp_min(0)
+    return torch.stack([doubt(m / known.temperature), distance], 1)
 
 
 def _exact(logits: Tensor) -> Tensor:
@@ -155,7 +161,7 @@ class Detector:
             raise InputError(f"there is no policy '{policy}': give one of {', '.join(POLICIES)}.")
         self.target, self.decoy, self.policy, self.batch = target, decoy, policy, batch
         self.reference: Reference | None = None
-        self.threshold: float | None = None if policy == "score" else 0.5
+        self.threshold: float | None = None if policy in CHOSEN else 0.5
         self.fpr: float | None = None
 
     def fit(self, images: Tensor) -> "Detector":
@@ -166,7 +172,7 @@ class Detector:
         return self
 
     def score(self, images: Tensor) -> PerImage:
-        """How suspicious each image is: the score, 1 or 0 where M and M∘P disagree or not, or 0 for the policy `target`.
+        """How suspicious each image is: the score; M's doubt; 1 or 0 where M and M∘P disagree or not; 0 for the policy `target`.
 
         Raises:
             InputError: the policy is `score`, and `fit` was not called.
@@ -179,7 +185,7 @@ class Detector:
         Raises:
             InputError: the policy has no threshold to choose, or `threshold` refuses.
         """
-        if self.policy != "score":
+        if self.policy not in CHOSEN:
             raise InputError(
                 f"the policy '{self.policy}' has no threshold: its false-alarm rate is what it is; take the policy 'score' to choose one."
             )
@@ -267,6 +273,8 @@ class Detector:
             return torch.zeros(len(m), dtype=torch.float64)
         if self.policy == "agreement":
             return (m.argmax(1) != mop.argmax(1)).double().cpu()
+        if self.policy == "confidence":
+            return doubt(_exact(m))
         if self.reference is None:
             raise InputError("the detector has not learned what clean images look like: call fit with some first.")
         return score(m, mop, self.reference)

@@ -55,8 +55,8 @@ def examine(
 ) -> list[rows.Row]:
     """Measure a calibrated guard on test images: its false alarms, then attacks crafted on the decoy, which it has not seen.
 
-    Beside the score stands bare agreement, whose false-alarm rate cannot be chosen, and the score with the threshold that gives
-    agreement's rate on the validation images.
+    Beside the score stand bare agreement, whose false-alarm rate cannot be chosen, and, with the thresholds that give agreement's rate on the
+    validation images, the score and M's confidence alone, which needs no lure.
 
     Args:
         detector: that `calibrated` gave for this bundle and data.
@@ -75,25 +75,31 @@ def examine(
     method = str(bundle.config["method"])
     target, decoy = bundle.target.to(device), bundle.decoy.to(device)
     weights = {"base": bundle.config["digests"]["target"], method: digest(bundle.decoy)}
-    agreement = Detector(target, decoy, policy="agreement")
-    held_out = detector.score(dataset.validation.images)
-    share = float(agreement.score(dataset.validation.images).mean())
+    others = {name: Detector(target, decoy, policy=name) for name in ("agreement", "confidence")}
+    held_out = dataset.validation.images
+    share = float(others["agreement"].score(held_out).mean())
     # No rate below one image in those there are can be set.
-    same = threshold(held_out, max(share, 1 / (len(held_out) + 1)))
-    thresholds = {"agreement": 0.5, "score_same": same, "score": detector.threshold}
+    same = max(share, 1 / (len(held_out) + 1))
+    thresholds = {
+        "agreement": 0.5,
+        "confidence": threshold(others["confidence"].score(held_out), same),
+        "score_same": threshold(detector.score(held_out), same),
+        "score": detector.threshold,
+    }
     shared: dict[str, Any] = {
         "fpr": detector.fpr,
         "learned_n": min(LEARNED_FROM, len(dataset.train.labels)),
         "calibration_n": len(held_out),
     }
-    clean_scores, disagree = detector.score(dataset.test.images), agreement.score(dataset.test.images)
 
-    def flags(scores: Tensor, differ: Tensor) -> dict[str, Tensor]:
-        return {name: (differ if name == "agreement" else scores) > at for name, at in thresholds.items()}
+    def flags(images: Tensor) -> dict[str, Tensor]:
+        found = {name: other.score(images) for name, other in others.items()}
+        found["score"] = found["score_same"] = detector.score(images)
+        return {name: found[name] > at for name, at in thresholds.items()}
 
     def alarms() -> dict[str, Any]:
         m = answers.labels(target, dataset.test.images).cpu()
-        flagged = flags(clean_scores, disagree)
+        flagged = flags(dataset.test.images)
         of_class = [m == label for label in range(len(dataset.classes))]
         return {
             "thresholds": thresholds,
@@ -108,21 +114,20 @@ def examine(
     def noticed(attack: Attack) -> dict[str, Any]:
         examples = transfer.craft(attack, decoy, clean, state=out / "crafting.state", show=show)
         m, mop = answers.labels(target, examples).cpu(), answers.labels(decoy, examples).cpu()
-        scores, fooled = detector.score(examples), m != clean.labels
+        fooled = m != clean.labels
         return {
             "ac_mop": float((mop == clean.labels).double().mean()),
             "ac_m": float((~fooled).double().mean()),
-            "dac": {
-                name: float((~fooled | raised).double().mean())
-                for name, raised in flags(scores, (m != mop).double()).items()
-            },
+            "dac": {name: float((~fooled | raised).double().mean()) for name, raised in flags(examples).items()},
             "fooled": int(fooled.sum()),
-            **_curve(clean_scores, scores[fooled]),
+            **_curve(detector.score(dataset.test.images), detector.score(examples)[fooled]),
         }
 
     run = Run(experiment, out, seed, device, show)
     of = {"target": weights["base"], "decoy": weights[method]}
-    run.cell({"kind": "guard", "architecture": method, "n": len(clean_scores)}, {**shared, "weights": of}, alarms)
+    run.cell(
+        {"kind": "guard", "architecture": method, "n": len(dataset.test.labels)}, {**shared, "weights": of}, alarms
+    )
     clean = transfer.choose([target, decoy], dataset.test.images, dataset.test.labels, n=experiment.n, seed=seed)
     for name, attacked in experiment.attacks.items():
         for radius in experiment.eps:

@@ -54,10 +54,10 @@ def transfer_note(lines: list[Line]) -> str:
     return note + _marked(lines, tables.TRANSFER_TOLERANCE)
 
 
-DETECTION_HEAD = ("Attack", "ε", "M alone", "Agreement", "Score, its rate", "Score", "AUC")
+DETECTION_HEAD = ("Attack", "ε", "M alone", "Agreement", "Confidence", "Score, same", "Score", "AUC")
 DETECTION_NOTE = (
-    "M alone: AC_M. The others: DAC, with bare agreement, with the score at agreement's false-alarm rate, and at the wanted one. "
-    "AUC: of the score, examples that fool M against clean test images."
+    "M alone: AC_M. The others: DAC, with bare agreement; with M's confidence, which needs no lure, and with the score, both at agreement's "
+    "false-alarm rate; with the score at the wanted rate. AUC: of the score, examples that fool M against clean test images."
 )
 """What the columns of the guard's table mean."""
 

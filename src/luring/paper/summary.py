@@ -230,20 +230,23 @@ def _alarms(rows: Sequence[Row]) -> Finding | None:
 
 
 def _noticed(rows: Sequence[Row]) -> Finding | None:
-    """The score against bare agreement."""
-    lines = tables.detection(rows)
-    gains = [
-        (round(cell["score_same"].mean - cell["agreement"].mean, 9), words.cell(line.attack, line.eps))
-        for line in lines
-        for cell in line.cells.values()
+    """The score against bare agreement, and against M's confidence, at one false-alarm rate."""
+    cells = [
+        (cell, words.cell(line.attack, line.eps)) for line in tables.detection(rows) for cell in line.cells.values()
     ]
-    if not gains:
+    if not cells:
         return None
-    least, where = min(gains)
+
+    def against(rival: str) -> str:
+        gains = [(round(cell["score_same"].mean - cell[rival].mean, 9), where) for cell, where in cells]
+        least, where = min(gains)
+        return f"by {signed(_mean(gain for gain, _ in gains))} on average and by {signed(least)} at least ({where})"
+
+    count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}"
     return Finding(
         "measured",
-        f"With the score at agreement's false-alarm rate, DAC differs from bare agreement's by {signed(_mean(gain for gain, _ in gains))} on average "
-        f"over {len(gains)} {'cell' if len(gains) == 1 else 'cells'}, at least by {signed(least)} ({where}).",
+        f"At agreement's false-alarm rate, over {count}, the score's DAC differs from bare agreement's {against('agreement')}; from that of M's "
+        f"confidence alone, which needs no lure, {against('confidence')}.",
     )
 
 

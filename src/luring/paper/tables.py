@@ -209,8 +209,9 @@ def effect(rows: Sequence[Row]) -> list[Line]:
     ]
 
 
-GUARDED = ("ac_m", "agreement", "score_same", "score", "auc")
-"""Figures of a guard's lines: AC_M, DAC by bare agreement, by the score at agreement's false-alarm rate and at the wanted one, AUC."""
+GUARDED = ("ac_m", "agreement", "confidence", "score_same", "score", "auc")
+"""Figures of a guard's lines: AC_M; DAC by bare agreement, by M's confidence and by the score at agreement's false-alarm rate, by the score at
+the wanted one; AUC."""
 
 
 def detection(rows: Sequence[Row]) -> list[Line]:
