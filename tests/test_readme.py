@@ -1,4 +1,5 @@
 import re
+import runpy
 from pathlib import Path
 
 import torch
@@ -37,3 +38,9 @@ def test_ci_runs_the_second_command():
 def test_the_table_is_drawn_from_the_stored_rows():
     shown = README.split("<!-- demo -->\n")[1].split("<!-- /demo -->")[0]
     assert shown.strip() == printed.markdown(rows.read(ROOT / "results/digits/rows.jsonl")).strip()
+
+
+def test_the_benchmarks_table_is_drawn_from_the_stored_rows():
+    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["markdown"](rows.read(ROOT / "benchmarks/rows.jsonl"))
+    shown = (ROOT / "docs/attacks.md").read_text().split("<!-- benchmark -->\n")[1].split("<!-- /benchmark -->")[0]
+    assert shown.strip() == drawn.strip()

@@ -56,6 +56,32 @@ def test_mnist_more_steps_do_not_make_the_attack_stronger():
         assert by_steps[steps][rate] <= by_steps[1000][rate] + 0.1
 
 
+GUARD = rows.read(RESULTS / "mnist-guard/rows.jsonl")
+
+
+def test_the_guards_score_beats_bare_agreement_everywhere():
+    cells = [cell for line in tables.detection(GUARD) for cell in line.cells.values()]
+    assert len(cells) == 15
+    gains = [cell["score_same"].mean - cell["agreement"].mean for cell in cells]
+    assert min(gains) > 0
+    assert statistics.fmean(gains) >= 0.15
+
+
+def test_the_guard_keeps_its_false_alarm_rate():
+    (alarms,) = rows.select(GUARD, kind="guard")
+    wanted = alarms["settings"]["fpr"]
+    _, low, high = alarms["false_alarms"]["score"]
+    assert low <= wanted <= high
+    # The comparison is at one rate: the score's is within a point of agreement's.
+    assert alarms["false_alarms"]["score_same"][0] == pytest.approx(alarms["false_alarms"]["agreement"][0], abs=0.01)
+
+
+def test_most_of_what_the_guard_notices_m_alone_would_have_noticed():
+    """What the results' README says in so many words: the rival without a lure is near."""
+    cells = [cell for line in tables.detection(GUARD) for cell in line.cells.values()]
+    assert statistics.fmean(cell["score_same"].mean - cell["confidence"].mean for cell in cells) < 0.05
+
+
 def test_every_stored_row_says_where_it_comes_from():
     for file in RESULTS.glob("*/rows.jsonl"):
         found = rows.read(file)

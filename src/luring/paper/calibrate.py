@@ -120,9 +120,10 @@ def examine(
             "ac_m": float((~fooled).double().mean()),
             "dac": {name: float((~fooled | raised).double().mean()) for name, raised in flags(examples).items()},
             "fooled": int(fooled.sum()),
-            **_curve(detector.score(dataset.test.images), detector.score(examples)[fooled]),
+            **_curve(clean_scores, detector.score(examples)[fooled]),
         }
 
+    clean_scores = detector.score(dataset.test.images)
     run = Run(experiment, out, seed, device, show)
     of = {"target": weights["base"], "decoy": weights[method]}
     run.cell(
