@@ -57,18 +57,11 @@ def slope(model, x, dtype=None):
     return torch.autograd.grad((logits * weight).sum(), leaf)[0], logits.detach()
 
 
-def assert_same(model, faster, x=X, rtol=1e-3):
-    """Against the model's own gradient in float64, image by image; where its own in float32 is no better, that will do.
-
-    One image of the batch may stand where rounding decides which way a rectifier or a pool goes: it is held to 5 %.
-    """
-    exact, wanted = slope(model.double(), x, torch.float64)
-    own, logits = slope(model.float(), x)
-    found, other = slope(faster, x)
-    size, off, excuse = (part.flatten(1).norm(dim=1) for part in (exact, found - exact, own - exact))
-    assert (off > torch.maximum(rtol * size, 2 * excuse) + 1e-6).sum() <= 1
-    assert (off <= torch.maximum(0.05 * size, 2 * excuse) + 1e-6).all()
-    assert (other - wanted).norm() <= max(rtol * wanted.norm(), 2 * (logits - wanted).norm()) + 1e-6
+def assert_same(model, x=X):
+    """In float64, where rounding hardly ever decides which way a rectifier or a pool goes, as it often does in float32."""
+    model, x = model.double(), x.double()
+    for ours, own in zip(slope(quick(model, x), x), slope(model, x), strict=True):
+        assert (ours - own).norm() <= 1e-9 * own.norm() + 1e-12
 
 
 def parts(callable_):
@@ -100,18 +93,21 @@ def test_normalisation_is_folded_and_rectifiers_wait_for_pooling():
     assert parts(faster) == (
         "Conv2d MaxPool2d ReLU Conv2d ReLU Dropout Flatten Linear ReLU Linear".split()  # noqa: SIM905
     )
-    assert_same(model, faster, rtol=1e-5)
+    found, exact = slope(faster, X)[0], slope(model.double(), X, torch.float64)[0]
+    off, size = (part.flatten(1).norm(dim=1) for part in (found - exact, exact))
+    assert (off / size).median() <= 1e-5, "and in float32, but for an image at a tie"
+    assert_same(model)
 
 
 def test_what_goes_two_ways_is_not_folded():
     model = lived(Residual())
     faster = quick(model, X)
     assert any(cell.cell_contents is model for cell in faster.__closure__)
-    assert_same(model, faster, rtol=1e-5)
+    assert_same(model)
     model.other = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), model.other)
-    faster = quick(lived(model), X)
+    faster = quick(lived(model.float()), X)
     assert parts(faster) == ["Conv2d", "BatchNorm2d", "Conv2d", "Conv2d", "Conv2d", "Linear"]
-    assert_same(model, faster, rtol=1e-5)
+    assert_same(model)
 
 
 @pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10", "plain"])
@@ -120,8 +116,7 @@ def test_the_papers_decoys_mean_the_same(name):
     target = lived(networks.make_target(name, shape, 10))
     lure, _ = networks.make_lure("sized" if name != "mnist" else "mnist", target, shape)
     decoy = lived(networks.compose(lure, target))
-    x = rand(4, *shape, dtype=torch.float32)
-    assert_same(decoy, quick(decoy, x), x)
+    assert_same(decoy, rand(2, *shape))
 
 
 LAYERS = {
@@ -144,7 +139,7 @@ def test_any_chain_means_the_same(names, seed):
         torch.manual_seed(seed)
         chain = [LAYERS[name]() for name in names]
         model = lived(nn.Sequential(nn.Conv2d(3, 4, 1), *chain, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
-    assert_same(model, quick(model, X))
+    assert_same(model)
 
 
 def test_the_model_itself_is_not_changed():
