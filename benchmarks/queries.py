@@ -47,9 +47,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.jsonl")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="one or more; both where none is given")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    for network, (make, shape) in NETWORKS.items():
+    for network in given.network or NETWORKS:
+        make, shape = NETWORKS[network]
         torch.manual_seed(0)
         model = make().eval().requires_grad_(False)
         x = torch.rand(given.batch, *shape)
