@@ -199,7 +199,7 @@ def _background(rows: Sequence[Row]) -> Finding | None:
     if any(isnan(share) for share in shares.values()):
         return None
     return _judged(
-        0 if shares["luring"] > shares["auto"] else 1,
+        0 if round(shares["luring"], 2) > round(shares["auto"], 2) else 1,  # at the digits shown
         1,
         f"Of P's gradient, a share of {number(shares['luring'])} lies on the background with Luring, "
         f"of {number(shares['auto'])} with Auto.",
