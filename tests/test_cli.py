@@ -76,7 +76,7 @@ def pictures(tmp_path):
 
 
 def test_it_runs_as_a_command_and_refuses_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "luring.cli", "report", "nothing"]
+    command = [sys.executable, "-m", "luring", "report", "nothing"]
     refused(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False), "nothing")
 
 

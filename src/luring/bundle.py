@@ -106,12 +106,13 @@ def save(
         file.write(json.dumps({"format": FORMAT, **config, "digests": digests}, indent=2).encode() + b"\n")
 
 
-def load(folder: Path, *, target: nn.Module | None = None, lure: nn.Module | None = None) -> Bundle:
+def load(folder: Path, *, target: nn.Module | str | None = None, lure: nn.Module | str | None = None) -> Bundle:
     """Read a bundle.
 
     Args:
         folder: that `save` wrote.
-        target: a network for the target's weights, where it is not one of Luring's own: code is never found through a file.
+        target: a network for the target's weights, or the `module:function` that gives it, where it is not one of Luring's own: code is
+            never found through a file.
         lure: likewise for the lure's.
 
     Raises:
@@ -134,15 +135,19 @@ def load(folder: Path, *, target: nn.Module | None = None, lure: nn.Module | Non
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder}/config.json is damaged ({error}): fit the bundle again.") from error
-    target = target or networks.make_target(names[0], shape, classes)
+    target = _given(target) or networks.make_target(names[0], shape, classes)
     _fill(target, folder, "target", digests)
-    lure = lure or networks.make_lure(names[1], target, shape)[0]
+    lure = _given(lure) or networks.make_lure(names[1], target, shape)[0]
     _fill(lure, folder, "lure", digests)
     behind = target
     if "stack" in digests:
         behind = networks.make_target(names[0], shape, classes)
         _fill(behind, folder, "stack", digests)
     return Bundle(target, lure, networks.compose(lure, behind).eval(), config)
+
+
+def _given(network: nn.Module | str | None) -> nn.Module | None:
+    return networks.imported(network) if isinstance(network, str) else network
 
 
 def _fill(network: nn.Module, folder: Path, name: str, digests: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from luring.decoded import decoded_picture
+from luring.decoded import fitting_picture
 from luring.errors import InputError
 from luring.guard import Detector
 from luring.networks import Shape
@@ -83,12 +83,6 @@ def _looked_at(
 def _read(file: Path, shape: Shape) -> np.ndarray | str:
     """The picture as bytes, [channels, height, width], or why there is none."""
     try:
-        picture = decoded_picture(file, "it").transpose(2, 0, 1)
+        return fitting_picture(file, "it", shape)
     except InputError as error:
         return str(error)
-    channels, height, width = shape
-    if picture.shape[1:] != (height, width):
-        return f"it is {picture.shape[2]} by {picture.shape[1]} pixels, the classifier takes {width} by {height}"
-    if len(picture) > channels:
-        return "it is in colour, the classifier takes grey"
-    return np.broadcast_to(picture, shape)

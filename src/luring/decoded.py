@@ -299,6 +299,46 @@ def decoded_picture(source: bytes | Path, name: str) -> np.ndarray:
     return values
 
 
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Kinds of picture that are taken from people nobody knows: Pillow hands some others to programs outside of it."""
+
+
+def fitting_picture(source: bytes | Path, name: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """One picture of a classifier's own size, uint8, [channels, height, width]; grey is repeated where the classifier takes colour.
+
+    The size is looked at before anything is decoded: a small file may claim to be a large picture.
+
+    Args:
+        source: a file, or what is in it.
+        name: what messages call it.
+        shape: of the classifier's images.
+
+    Raises:
+        InputError: it cannot be decoded, is of another size, moves, or is in colour where the classifier takes grey.
+    """
+    channels, height, width = shape
+    data = source.read_bytes() if isinstance(source, Path) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are refused here
+            with Image.open(io.BytesIO(data), formats=PICTURES) as picture:
+                size, frames = picture.size, getattr(picture, "n_frames", 1)
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise InputError(
+            f"{name} is no picture of a kind that is read here ({', '.join(PICTURES)}), or damaged; replace or remove it."
+        ) from error
+    if frames > 1:
+        raise InputError(f"{name} has {frames} pictures in it; give one that does not move.")
+    if size in ((width, height), (height, width)):
+        found = decoded_picture(data, name).transpose(2, 0, 1)
+        size = found.shape[2], found.shape[1]
+        if size == (width, height):
+            if len(found) > channels:
+                raise InputError(f"{name} is in colour, the classifier takes grey; convert it.")
+            return np.broadcast_to(found, shape)
+    raise InputError(f"{name} is {size[0]} by {size[1]} pixels, the classifier takes {width} by {height}; scale it.")
+
+
 def _values(picture: Image.Image) -> np.ndarray:
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode in ("L", "1"):

@@ -73,7 +73,7 @@ def reference(m: Logits, mop: Logits) -> Reference:
         )
     from sklearn.covariance import ledoit_wolf  # takes a second
 
-    m, mop = _exact(m), _exact(mop)
+    m, mop = m.detach().cpu().double(), mop.detach().cpu().double()
     temperature = (m.topk(2, dim=1).values.diff(dim=1).neg().median() / TYPICAL_MARGIN).clamp_min(1e-6)
     # The driver that also solves what is not of full rank: logits may be shifted by any number.
     line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution
@@ -95,7 +95,24 @@ def score(m: Logits, mop: Logits, known: Reference) -> PerImage:
     The sum of two parts, each divided by its 99 % quantile on clean images: M's `doubt`, at the temperature, and how far M∘P's logits lie
     from where M's let expect them (squared Mahalanobis distance).
     """
-    return (_parts(_exact(m), _exact(mop), known) / known.scale).sum(1)
+    return (_parts(m.double(), mop.double(), known) / known.scale).sum(1)
+
+
+def scored(policy: str, m: Logits, mop: Logits, known: Reference | None = None) -> PerImage:
+    """What a policy goes by: the score; M's doubt; 1 or 0 where M and M∘P disagree or not; 0 for the policy `target`; float64.
+
+    Raises:
+        InputError: the policy is `score`, and nothing is known of clean images.
+    """
+    if policy == "target":
+        return torch.zeros_like(m[:, 0], dtype=torch.float64)
+    if policy == "agreement":
+        return (m.argmax(1) != mop.argmax(1)).double()
+    if policy == "confidence":
+        return doubt(m)
+    if known is None:
+        raise InputError("the detector has not learned what clean images look like: call fit with some first.")
+    return score(m, mop, known)
 
 
 def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
@@ -103,10 +120,6 @@ def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
     left = mop - _with_one(m) @ known.line
     distance = ((left @ known.precision) * left).sum(1).clamp_min(0)
     return torch.stack([doubt(m / known.temperature), distance], 1)
-
-
-def _exact(logits: Tensor) -> Tensor:
-    return logits.detach().cpu().double()
 
 
 def _with_one(logits: Tensor) -> Tensor:
@@ -177,7 +190,7 @@ class Detector:
         Raises:
             InputError: the policy is `score`, and `fit` was not called.
         """
-        return self._scored(*self._logits(images))
+        return scored(self.policy, *self._logits(images), self.reference)
 
     def infer_threshold(self, images: Tensor, fpr: float = 0.01) -> float:
         """Set the threshold from clean images that `fit` has not seen, so that a share of at most `fpr` of such is above it.
@@ -209,7 +222,7 @@ class Detector:
         if self.threshold is None:
             raise InputError("the detector has no threshold yet: call fit and infer_threshold with clean images first.")
         m, mop = self._logits(images)
-        scores = self._scored(m, mop)
+        scores = scored(self.policy, m, mop, self.reference)
         data = {"label": m.argmax(1).cpu(), "is_adversarial": scores > self.threshold, "instance_score": scores}
         meta = {"name": "luring.guard.Detector", "policy": self.policy, "fpr": self.fpr}
         return {"data": {**data, "threshold": self.threshold}, "meta": meta}
@@ -263,21 +276,10 @@ class Detector:
         return found
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        m, mop = (answers.logits(model, images, batch=self.batch) for model in (self.target, self.decoy))
+        m, mop = (answers.logits(model, images, batch=self.batch).cpu() for model in (self.target, self.decoy))
         if m.shape != mop.shape:
             raise InputError(f"M answers {m.shape[1]} classes and M∘P {mop.shape[1]}: give a decoy of this target.")
         return m, mop
-
-    def _scored(self, m: Tensor, mop: Tensor) -> Tensor:
-        if self.policy == "target":
-            return torch.zeros(len(m), dtype=torch.float64)
-        if self.policy == "agreement":
-            return (m.argmax(1) != mop.argmax(1)).double().cpu()
-        if self.policy == "confidence":
-            return doubt(_exact(m))
-        if self.reference is None:
-            raise InputError("the detector has not learned what clean images look like: call fit with some first.")
-        return score(m, mop, self.reference)
 
 
 def _digest(model: Classifier) -> str | None:

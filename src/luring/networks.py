@@ -3,6 +3,9 @@
 Every network takes images in [0, 1], [batch, channels, height, width]. A target gives logits, a lure an image of the same shape.
 """
 
+import importlib
+import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -294,3 +297,24 @@ def _glorot(network: nn.Sequential) -> nn.Sequential:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
+
+
+def imported(name: str) -> nn.Module:
+    """The network that a `module:function` gives; the current folder is looked in as well.
+
+    Raises:
+        InputError: no such function, or it gives something else.
+    """
+    where, _, what = name.partition(":")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        made = getattr(importlib.import_module(where), what)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"'{name}' gives no network ({error}): give module:function, a function without arguments that returns one."
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"'{name}' gives a {type(made).__name__}, not a torch module: let it return one.")
+    return made

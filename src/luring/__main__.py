@@ -1,0 +1,5 @@
+"""`python -m luring`."""
+
+from luring.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""The commands' common table, and the options that several of them have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import arg
+
+from luring.errors import InputError
+from luring.paper.words import ATTACKS
+
+Seed = Annotated[
+    int, arg(help="of splits, weights, training, choice of images and attacks: the same seed, the same numbers")
+]
+Device = Annotated[str, arg(help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one")]
+
+AttackNames = Annotated[str, arg(help=f"names with commas between, of {', '.join(ATTACKS)}")]
+
+app = tyro.extras.SubcommandApp()
+
+
+def names(attacks: str) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name.strip() for name in attacks.split(","))
+
+
+def given(**settings: float | int | None) -> dict[str, float | int]:
+    """The settings that were given."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def say(*lines: str) -> None:
+    """Print lines."""
+    for line in lines:
+        print(line)
+
+
+def place_of(name: str) -> str:
+    """The device of that name."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device '{name}' here: give cpu, or cuda where PyTorch sees a GPU.") from error
+    return name
+
+
+def writable(folder: Path) -> Path:
+    """The folder, if a file can be made in it; made where it is missing, and taken away again if that is all that worked."""
+    from luring.atomic import probe
+
+    probe(folder)
+    return folder

@@ -1,0 +1,34 @@
+"""Running one of the experiments that Luring knows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from luring.cli.app import place_of, say, writable
+from luring.cli.shown import show
+from luring.errors import InputError
+
+if TYPE_CHECKING:
+    from luring.paper.experiments import Experiment
+
+
+def run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
+    """Run it, or what is left of it, and show what came of it."""
+    from luring import rows
+    from luring.paper.experiments import EXPERIMENTS
+    from luring.paper.reproduce import reproduce as reproduce_
+    from luring.paper.toy import toy
+
+    if (dataset, scale) not in EXPERIMENTS:
+        raise InputError(
+            f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in EXPERIMENTS if d == dataset)}."
+        )
+    experiment: "Experiment" = EXPERIMENTS[dataset, scale]
+    place, folder = place_of(device), writable(out)
+    found = rows.read(folder / "rows.jsonl")
+    if found:
+        say(f"{folder} holds {len(found)} rows: they are kept, what is missing is computed.")
+    if dataset == "toy":
+        toy(folder, seed=seed, device=place)
+    else:
+        reproduce_(experiment, folder, seed=seed, device=place)
+    show(rows.read(folder / "rows.jsonl"), folder)
