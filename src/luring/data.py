@@ -38,6 +38,9 @@ KNOWN = {
 }
 """Names looked for under `LURING_DATA`, then on the hub: id, configuration, column of images there."""
 
+IN_MEMORY = 2**30
+"""Bytes of decoded images up to which a data set is held in memory; a larger one stays on the disk."""
+
 ROUNDING = 1e-6
 
 

@@ -1,79 +1,51 @@
 """Training: a classifier from labels, a lure from what its frozen target answers.
 
-Both run through one loop. Its state is a file, its data order and its learning rate are functions of seed and step, so a run that
-was killed goes on and ends with the weights of one that was not.
+Both run through one loop, in one process or several. Its state is a file, its data order and its learning rate are functions of seed and
+step, so a run that was killed goes on and ends with the weights of one that was not. See `docs/training.md`.
 """
 
 import hashlib
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from luring import answers, losses
-from luring.data import Split
+from luring import answers, average, losses, processes, stopping
+from luring.ahead import fetched
+from luring.data import IN_MEMORY, Split
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.networks import check_lure
+from luring.processes import Processes
 from luring.progress import progress
-from luring.weights import write_tensors
+from luring.schedule import Schedule
+from luring.state import Reached
+from luring.state import load as _load
+from luring.state import save as _save
+
+__all__ = ["Fitted", "Log", "Method", "Schedule", "classifier", "lure"]
 
 Method: TypeAlias = Literal["luring", "luring_alt", "c_e", "auto"]
 """Ways to fit a lure to a target; the fourth of the paper, Stack, is `classifier` on lure and target together."""
 
+Log: TypeAlias = Callable[[Mapping[str, float], int], None]
+"""What is told of a run as it goes: values by name, and after how many steps."""
+
 SAVE_EVERY = 20.0
 """Seconds between two saved states: what a kill can cost."""
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train, by Adam.
-
-    Attributes:
-        steps: number of batches.
-        batch: images a step.
-        lr: highest learning rate.
-        shape: `cosine`: up over the first tenth of the steps, then down to 0 along a cosine; `steps`: a fifth of it after 70 % of
-            the steps and a fifth of that after 90 %, as the paper's MNIST lures; `constant`.
-        beta2: decay of Adam's mean squared gradient. At high rates a shorter memory than Adam's own 0.999 keeps the luring loss, whose gradient
-            grows thirtyfold in the first steps, from jumping.
-        precision: of the convolutions; weights and losses stay float32.
-        validations: how many times the validation images are looked at, evenly spread; the best state is kept.
-    """
-
-    steps: int
-    batch: int = 64
-    lr: float = 1e-3
-    shape: Literal["cosine", "steps", "constant"] = "cosine"
-    beta2: float = 0.999
-    precision: Literal["float32", "bfloat16"] = "float32"
-    validations: int = 40
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        if self.shape == "constant":
-            return self.lr
-        if self.shape == "steps":
-            return self.lr * 0.2 ** ((step >= 0.7 * self.steps) + (step >= 0.9 * self.steps))
-        warm = max(1, self.steps // 10)
-        if step < warm:
-            return self.lr * (step + 1) / warm
-        return self.lr * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))) / 2
-
-    def validates(self, step: int) -> bool:
-        """Whether the validation images are looked at after this many steps."""
-        every = max(1, self.steps // self.validations)
-        return step % every == 0 or step == self.steps
+LOOK_EVERY = 16
+"""Steps after which a GPU is asked for the loss; more often it would wait for the answer. On the CPU each step's loss is looked at."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +57,15 @@ class Fitted:
             lure, minus the loss for `auto`.
         step: after how many steps that was.
         seconds: time spent training in this process (not what earlier, stopped runs spent).
-        images_per_second: of this process.
+        images_per_second: of all processes together, in that time.
+        waiting: share of that time spent waiting for images, from 0 to 1.
     """
 
     score: float
     step: int
     seconds: float
     images_per_second: float
+    waiting: float
 
 
 def classifier(
@@ -104,6 +78,7 @@ def classifier(
     state: Path | None = None,
     show: bool = True,
     name: str = "target",
+    log: Log | None = None,
 ) -> Fitted:
     """Train a classifier from labels by cross-entropy, in place: a target, or lure and target as one (the baseline Stack).
 
@@ -116,23 +91,27 @@ def classifier(
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
+        log: called with the loss, the learning rate and the scores now and then.
 
     Raises:
         InputError: the network's output is not [batch, classes], the loss is not finite, or the state is another run's.
+        Stopped: a signal came, or another process was lost.
     """
-    images, labels = _to(train.images, network), _to(train.labels, network)
-    validation_images, truth = _to(validation.images, network), _to(validation.labels, network)
+    crew = processes.here()
+    images, labels = _placed(train.images, network), _to(train.labels, network)
+    validation_images, truth = _placed(validation.images, network), _to(validation.labels, network)
+    answers.logits(network, train.images[:2])
 
-    def loss(index: Tensor) -> Tensor:
-        logits = answers.check_logits(network(answers.prepare(images[index], network)), len(index))
-        return F.cross_entropy(logits.float(), labels[index])
+    def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        return F.cross_entropy(net(images).float(), labels[index])
 
-    def score() -> tuple[float, str]:
-        accuracy = float((answers.labels(network, validation_images) == truth).float().mean())
-        return accuracy, f"validation accuracy {accuracy:.4f}"
+    def score() -> tuple[float, dict[str, float]]:
+        found = crew.spread(lambda part: answers.labels(network, part), validation_images)
+        accuracy = float((found == truth).float().mean())
+        return accuracy, {"validation accuracy": accuracy}
 
-    identity = {"fit": name, "schedule": asdict(schedule), "seed": seed, "labels": _digest(labels)}
-    return _train(network, loss, score, len(images), schedule, seed, state, identity, show)
+    identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
+    return _train(crew, network, loss, score, images, schedule, seed, state, identity, show, log)
 
 
 def lure(
@@ -149,6 +128,7 @@ def lure(
     seed: int = 0,
     state: Path | None = None,
     show: bool = True,
+    log: Log | None = None,
 ) -> Fitted:
     """Fit a lure to a frozen target, in place. No labels are needed: the target's answers take their place.
 
@@ -167,120 +147,217 @@ def lure(
         seed: of the order of the images and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
+        log: called with the loss, the learning rate and the scores now and then.
 
     Raises:
         InputError: a target whose output is not [batch, classes], a lure that changes the shape, a loss that is not finite, or the
             state of another run.
+        Stopped: a signal came, or another process was lost.
     """
-    train, validation = (_to(images, network) for images in (train, validation))
+    crew = processes.here()
+    train, validation = (_placed(images, network) for images in (train, validation))
     check_lure(network, answers.prepare(train[:2], network))
-    top = answers.logits(target, train)
-    first, second = top.topk(2, dim=1).indices.unbind(1)
-    wanted = answers.labels(target, validation)
+    with crew.together(_kept(state)):
+        if method == "c_e":
+            top = crew.spread(lambda part: answers.logits(target, part), train)
+            first, second = top.topk(2, dim=1).indices.unbind(1)
+        else:  # the logits of a million images would be large
+            top = None
+            two = crew.spread(lambda part: answers.logits(target, part).topk(2, dim=1).indices, train)
+            first, second = two.unbind(1)
+        wanted = crew.spread(lambda part: answers.labels(target, part), validation)
     decoy = nn.Sequential(network, target)
 
-    def loss(index: Tensor) -> Tensor:
-        images = answers.prepare(train[index], network)
+    def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        seen = net(images)
         if method == "auto":
-            return losses.auto(network(images).float(), images)
-        logits = decoy(images).float()
+            return losses.auto(seen.float(), images)
+        logits = target(seen).float()
         if method == "luring":
             return losses.luring(logits, first[index], second[index], lam=lam, gap_max=gap_max)
         if method == "luring_alt":
             return losses.luring_alt(logits, first[index])
+        assert top is not None
         return losses.c_e(logits, top[index])
 
-    def score() -> tuple[float, str]:
-        found = answers.labels(decoy, validation)
-        agreement = float((found == wanted).float().mean())
-        note = f"agreement {agreement:.4f}"
-        if truth is not None:
-            note = f"validation accuracy {float((found == truth.to(found.device)).float().mean()):.4f}, {note}"
-        if method != "auto":
-            return agreement, note
+    def restored(part: Tensor) -> Tensor:
         with frozen(network), torch.no_grad():
-            parts = [
-                losses.auto(network(x := answers.prepare(part, network)), x) * len(part)
-                for part in validation.split(500)
-            ]
-        return -float(torch.stack(parts).sum()) / len(validation), note
+            value = losses.auto(network(x := answers.prepare(part, network)), x) * len(part)
+        return value.expand(len(part))
 
-    settings = {"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed}
+    def score() -> tuple[float, dict[str, float]]:
+        found = crew.spread(lambda part: answers.labels(decoy, part), validation)
+        agreement = float((found == wanted).float().mean())
+        scores = {"agreement": agreement}
+        if truth is not None:
+            scores = {"validation accuracy": float((found == truth.to(found.device)).float().mean()), **scores}
+        if method != "auto":
+            return agreement, scores
+        sums = crew.spread(restored, validation)[:: processes.PART]
+        return -float(sums.sum()) / len(validation), scores
+
+    settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target):
-        return _train(network, loss, score, len(train), schedule, seed, state, identity, show)
+        return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
 
 
 def _train(
+    crew: Processes,
     network: nn.Module,
-    loss: Callable[[Tensor], Tensor],
-    score: Callable[[], tuple[float, str]],
-    count: int,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    score: Callable[[], tuple[float, dict[str, float]]],
+    images: Tensor,
     schedule: Schedule,
     seed: int,
     state: Path | None,
     identity: Mapping[str, object],
     show: bool,
+    log: Log | None,
 ) -> Fitted:
-    """The loop: `loss` of a batch of indices down, the state with the best `score` kept."""
-    if schedule.steps < 1 or schedule.batch < 1 or count < 1:
-        raise InputError(
-            f"there is nothing to train with {count} images, batches of {schedule.batch} and {schedule.steps} steps: "
-            "all three must be above 0."
-        )
+    """The loop: `loss` of some images and their indices down, the state with the best `score` kept."""
+    schedule.check(len(images), crew.count)
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    adam = torch.optim.Adam(network.parameters(), lr=schedule.lr, betas=(0.9, schedule.beta2), fused=True)
-    save = partial(_save, state, network, adam, json.dumps(identity, sort_keys=True)) if state is not None else None
-    batch, best, done = min(schedule.batch, count), _Best(-math.inf, 0, {}), 0
-    started = saved = time.monotonic()
-    with _own_randomness(seed):
-        if state is not None and state.exists():
-            done, best = _load(state, network, adam, json.dumps(identity, sort_keys=True))
-        first = done
-        with progress(f"fit {identity['fit']}", schedule.steps, done=done, show=show) as advance:
-            order = _order(count, batch, seed, done)
-            note = ""
-            while done < schedule.steps:
-                network.train()
+    settings, what = json.dumps(identity, sort_keys=True), f"fit {identity['fit']}"
+    batch, steps = min(schedule.batch, len(images)), schedule.steps
+    told = stopping.waiting() if state is not None else nullcontext(lambda: 0)
+    with crew.together(_kept(state)), _own_randomness(seed), told as signalled:
+        net = crew.joined(network)
+        adam = torch.optim.Adam(network.parameters(), lr=schedule.lr, betas=(0.9, schedule.beta2), fused=True)
+        mean = average.start(network) if schedule.ema is not None else None
+        reached = (
+            _load(state, network, adam, settings, mean) if state is not None and _there(crew, state) else Reached()
+        )
+        first, done, order = reached.done, reached.done, _order(len(images), batch, seed, reached.done)
+        started = saved = time.monotonic()
+
+        def fetch(index: Tensor) -> list[tuple[Tensor, Tensor]]:
+            own = index.tensor_split(crew.count)[crew.rank].to(device)
+            return [
+                (answers.prepare(_picked(images, part), network), part)
+                for part in own.tensor_split(schedule.accumulate)
+            ]
+
+        def ended() -> bool:
+            return done >= steps or (schedule.patience is not None and reached.still >= schedule.patience)
+
+        with (
+            fetched(fetch, order, ahead=images.nbytes > IN_MEMORY) as batches,
+            progress(what, steps, done=done, show=show and crew.main) as advance,
+        ):
+            network.train()
+            scores: dict[str, float] = {}
+            since = torch.zeros((), device=device)
+            while not ended():
+                rate = schedule.rate(done)
                 for group in adam.param_groups:
-                    group["lr"] = schedule.rate(done)
-                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
-                    value = loss(next(order).to(device))
-                if not bool(value.isfinite()):
-                    raise InputError(
-                        f"the loss is not finite after {done} steps: lower the learning rate ({schedule.lr:g}) or check the images."
-                    )
+                    group["lr"] = rate
+                if crew.count > 1:
+                    torch.manual_seed(((seed * 1_000_003 + done) * 65_537 + crew.rank) % 2**63)
                 adam.zero_grad()
-                value.backward()
+                value = _backward(crew, net, loss, batches.next(), batch, schedule.precision)
+                since = since + value
+                looked = device.type == "cpu" or done % LOOK_EVERY == 0 or schedule.validates(done + 1)
+                stop = 0
+                if looked:
+                    sofar, stop = _agreed(crew, since, signalled())
+                    if not math.isfinite(sofar):
+                        raise InputError(
+                            f"the loss is not finite after {done} steps: lower the learning rate ({schedule.lr:g}) or check the images."
+                        )
+                    since = torch.zeros((), device=device)
                 adam.step()
                 done += 1
+                if mean is not None and schedule.ema is not None:
+                    average.follow(mean, network, schedule.ema, done)
                 if schedule.validates(done):
-                    reached, note = score()
-                    # Among equals the later state has seen more.
-                    if reached >= best.score:
-                        best = _Best(
-                            reached,
-                            done,
-                            {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
-                        )
-                if save is not None and (time.monotonic() - saved > SAVE_EVERY or done == schedule.steps):
-                    save(done, best)
+                    with average.in_place_of_weights(network, mean):
+                        crew.follow_main(network)
+                        found, scores = score()
+                        reached = reached.after(done, found, network)
+                due = looked and (time.monotonic() - saved > SAVE_EVERY or bool(stop))
+                if state is not None and crew.main and (due or ended()):
+                    _save(state, network, adam, settings, reached.at(done), mean)
                     saved = time.monotonic()
-                rate = (done - first) * batch / (time.monotonic() - started)
-                said = (f"loss {float(value.detach()):.3f}", note, f"{rate:.0f} images/s")
-                advance(1, ", ".join(part for part in said if part))
-    network.load_state_dict(best.weights)
+                speed = (done - first) * batch / (time.monotonic() - started)
+                advance(1, partial(_said, value, scores, speed))
+                if (
+                    log is not None
+                    and crew.main
+                    and looked
+                    and (schedule.validates(done) or done % max(1, steps // 1000) == 0)
+                ):
+                    log({"loss": float(value), "rate": rate, "images_per_second": speed, **_plain(scores)}, done)
+                if stop and not ended():
+                    crew.meet()
+                    raise stopping.stopped(stop, f"after {done} of {steps} steps of {what}")
+        network.load_state_dict(reached.best.weights)
     network.eval()
     seconds = time.monotonic() - started
-    return Fitted(best.score, best.step, seconds, (done - first) * batch / seconds)
+    images_per_second = (done - first) * batch / seconds
+    return Fitted(reached.best.score, reached.best.step, seconds, images_per_second, batches.waited / seconds)
 
 
-@dataclass(frozen=True)
-class _Best:
-    score: float
-    step: int
-    weights: dict[str, Tensor]
+def _backward(
+    crew: Processes,
+    net: nn.Module,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    parts: list[tuple[Tensor, Tensor]],
+    batch: int,
+    precision: str,
+) -> Tensor:
+    """Gradients of a batch, over all its parts and processes; this process's share of the loss, detached."""
+    total: Tensor | None = None
+    for at, (images, index) in enumerate(parts):
+        later = at + 1 < len(parts) and crew.count > 1
+        with net.no_sync() if later else nullcontext():  # pyright: ignore[reportCallIssue]
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                value = loss(net, images, index)
+            if len(index) < batch:
+                value = value * (len(index) / batch)
+            # Gradients are averaged over processes: each counts as many times as there are.
+            (value * crew.count if crew.count > 1 else value).backward()
+        total = value.detach() if total is None else total + value.detach()
+    assert total is not None
+    return total
+
+
+def _agreed(crew: Processes, value: Tensor, number: int) -> tuple[float, int]:
+    """The sum of all processes' values, and a signal that any of them got."""
+    if crew.count == 1:
+        return float(value), number
+    both = crew.add(torch.stack([value.double(), torch.tensor(float(number > 0), device=value.device).double()]))
+    return float(both[0]), (number or int(signal.SIGTERM)) if float(both[1]) > 0 else 0
+
+
+def _there(crew: Processes, state: Path) -> bool:
+    """Whether there is a state to go on from, the same for every process."""
+    found = int(crew.add(torch.tensor(int(state.exists()))))
+    if found not in (0, crew.count):
+        raise InputError(
+            f"{state} is seen by {found} of {crew.count} processes: give a folder that all machines share."
+        )
+    return found > 0
+
+
+def _kept(state: Path | None) -> str:
+    """What is left of a run that ends here, for whoever reads the log."""
+    return "Nothing was kept of it." if state is None else f"The same command goes on from the last state in {state}."
+
+
+def _said(value: Tensor, scores: Mapping[str, float], speed: float) -> str:
+    return ", ".join(
+        (
+            f"loss {float(value):.3f}",
+            *(f"{name} {score:.4f}" for name, score in scores.items()),
+            f"{speed:.0f} images/s",
+        )
+    )
+
+
+def _plain(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name.replace(" ", "_"): score for name, score in scores.items()}
 
 
 def _order(count: int, batch: int, seed: int, done: int) -> Iterator[Tensor]:
@@ -301,57 +378,6 @@ def _own_randomness(seed: int) -> Generator[None]:
         yield
 
 
-def _save(path: Path, network: nn.Module, adam: torch.optim.Optimizer, identity: str, done: int, best: _Best) -> None:
-    """The run's state in one file, whole or not at all."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.weights.items()}
-    for index, moments in adam.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
-    tensors["rng"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    numbers = {"identity": identity, "done": str(done), "best_score": repr(best.score), "best_step": str(best.step)}
-    write_tensors(path, tensors, numbers)
-
-
-def _load(path: Path, network: nn.Module, adam: torch.optim.Optimizer, identity: str) -> tuple[int, _Best]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            numbers = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not the state of a run ({error}): remove it to start from the beginning."
-        ) from error
-    if numbers.get("identity") != identity:
-        raise InputError(
-            f"{path} is the state of a run with other settings: remove it, or give another folder with --out."
-        )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    try:
-        network.load_state_dict(part("network."))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} is the state of a run with another network: remove it, or give another folder with --out."
-        ) from error
-    weights = list(network.parameters())
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("adam.").items():
-        index, key = name.split(".", 1)
-        if key != "step":
-            # The fused Adam walks weights and moments side by side in memory: their formats must be the same.
-            tensor = torch.empty_like(weights[int(index)], requires_grad=False).copy_(tensor)
-        moments.setdefault(int(index), {})[key] = tensor
-    adam.load_state_dict({"state": moments, "param_groups": adam.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    return int(numbers["done"]), _Best(float(numbers["best_score"]), int(numbers["best_step"]), part("best."))
-
-
 def _digest(labels: Tensor) -> str:
     """Labels, or a target's answers, in a few characters: a state fits only the images and the target it was made with."""
     return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16]
@@ -359,3 +385,18 @@ def _digest(labels: Tensor) -> str:
 
 def _to(tensor: Tensor, network: nn.Module) -> Tensor:
     return tensor.to(next(network.parameters()).device)
+
+
+def _placed(images: Tensor, network: nn.Module) -> Tensor:
+    """Images where they are quickest to reach: beside the network, unless they would take a quarter of its GPU's free memory."""
+    device = next(network.parameters()).device
+    if device.type == "cuda" and images.device.type == "cpu" and images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:
+        return images
+    return images.to(device)
+
+
+def _picked(images: Tensor, index: Tensor) -> Tensor:
+    """Some of the images, on the index's device."""
+    if images.device == index.device:
+        return images[index]
+    return images[index.to(images.device)].pin_memory().to(index.device, non_blocking=True)

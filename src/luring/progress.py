@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -10,9 +11,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 LINE_EVERY = 30.0
 """Seconds between two lines where standard error is not a terminal."""
 
+BAR_EVERY = 0.1
+"""Seconds between two movements of the bar on a terminal."""
+
+Note: TypeAlias = str | Callable[[], str]
+"""A loss, a rate; a function is called only when it is shown."""
+
 
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Generator[Callable[[int, str], None]]:
+def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Generator[Callable[[int, Note], None]]:
     """Show how far a piece of work is.
 
     Args:
@@ -37,22 +44,31 @@ def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Gene
         )
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(what, total=total, completed=done, note="")
-            yield lambda pieces, note: bar.update(task, advance=pieces, note=note)
+            yield _now_and_then(
+                lambda reached, _, note: bar.update(task, completed=reached, note=note), total, done, BAR_EVERY
+            )
     else:
-        yield _lines(console, what, total, done)
+
+        def line(reached: int, per_piece: float, note: str) -> None:
+            left = per_piece * (total - reached)
+            console.print(f"{what}: {reached} of {total}, {left:.0f} s left, {note}", soft_wrap=True, highlight=False)
+
+        yield _now_and_then(line, total, done, LINE_EVERY)
 
 
-def _lines(console: Console, what: str, total: int, done: int) -> Callable[[int, str], None]:
+def _now_and_then(
+    show: Callable[[int, float, str], None], total: int, done: int, every: float
+) -> Callable[[int, Note], None]:
+    """A function to call after each piece that shows pieces, seconds a piece and note at most every so many seconds."""
     start = last = time.monotonic()
     reached = done
 
-    def advance(pieces: int, note: str) -> None:
+    def advance(pieces: int, note: Note) -> None:
         nonlocal reached, last
         reached += pieces
         now = time.monotonic()
-        if now - last >= LINE_EVERY:
+        if now - last >= every or (every == BAR_EVERY and reached == total):
             last = now
-            left = (now - start) / max(1, reached - done) * (total - reached)
-            console.print(f"{what}: {reached} of {total}, {left:.0f} s left, {note}", soft_wrap=True, highlight=False)
+            show(reached, (now - start) / max(1, reached - done), note if isinstance(note, str) else note())
 
     return advance

@@ -4,7 +4,6 @@ import base64
 import io
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +128,10 @@ class Run:
         experiment = self.experiment
         if name == "base":
             schedule = experiment.target_schedule
-            return {"target": experiment.target, **({"schedule": asdict(schedule)} if schedule else {})}
+            return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {})}
         lure = experiment.lures[name]
         gap = {"lam": lure.lam, "gap_max": lure.gap_max} if name == "luring" else {}
-        return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": asdict(lure.schedule)}
+        return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": lure.schedule.describe()}
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
