@@ -1,6 +1,7 @@
 """The command line: a file a command, one thin function each. Heavy libraries are imported when a command runs, so that `--help` is quick."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -20,6 +21,7 @@ from luring.cli import report as report
 from luring.cli.app import app
 from luring.errors import InputError
 from luring.heap import keep_freed_memory
+from luring.stopping import Stopped
 
 
 def main() -> None:
@@ -40,15 +42,24 @@ def main() -> None:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         sys.exit(_refuse(f"{name}{(error.strerror or str(error)).lower()}; nothing half-written was left."))
+    except Stopped as stop:
+        print(f"{_name()}: {stop.sentence}", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("\nluring: stopped; the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
 
 
 def _warn(message: Warning | str, *_where: object) -> None:
-    print(f"luring: {message}", file=sys.stderr)
+    print(f"{_name()}: {message}", file=sys.stderr)
 
 
 def _refuse(sentence: str) -> int:
-    print(f"luring: {sentence}", file=sys.stderr)
+    print(f"{_name()}: {sentence}", file=sys.stderr)
     return 2
+
+
+def _name() -> str:
+    """Who speaks: of several processes all but the first say which they are."""
+    rank = os.environ.get("RANK", "0")
+    return "luring" if rank == "0" else f"luring (process {rank})"

@@ -1,10 +1,12 @@
 """`luring fit`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from luring.cli.app import Device, Seed, app, place_of, say, writable
+from tyro.conf import OmitArgPrefixes
+
+from luring.cli.app import Device, Seed, app, say
+from luring.cli.training import Training, running
 from luring.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def fit(
     image: str = "image",
     seed: Seed = 0,
     device: Device = "auto",
+    training: OmitArgPrefixes[Training] = Training(),  # noqa: B008
 ) -> None:
     """Fit a lure to a classifier and write both as a bundle: safetensors and JSON.
 
@@ -51,6 +54,7 @@ def fit(
         image: name of the image column.
         seed: of everything.
         device: where to compute.
+        training: how to train.
     """
     import torch
 
@@ -58,73 +62,87 @@ def fit(
     from luring import data as data_room
     from luring import fit as fit_room
 
-    place, folder = place_of(device), writable(out)
-    if steps < 1 or target_steps < 1 or batch < 1 or lr <= 0:
-        raise InputError("steps, target-steps, batch and lr must all be above 0.")
-    images = data_room.load(data, seed=seed, label=label, image=image)
-    torch.manual_seed(seed)
-    m = networks.imported(target) if ":" in target else networks.make_target(target, images.shape, len(images.classes))
-    m = m.to(place)
-    answers.logits(m, images.test.images[:2])
-    schedule = fit_room.Schedule(steps, batch, lr)
-    if target_weights is not None:
-        _weights(m, target_weights)
-    else:
-        first = fit_room.Schedule(target_steps, batch, lr)
-        fit_room.classifier(
-            m, images.train, images.validation, schedule=first, seed=seed, state=folder / "target.state"
-        )
-    p, lure_name = (networks.imported(lure), lure) if ":" in lure else networks.make_lure(lure, m, images.shape)
-    p, behind = p.to(place), m
-    if method == "stack":
-        behind = (
-            networks.imported(target).to(place)
+    with running(training, device, out) as run:
+        if steps < 1 or target_steps < 1 or batch < 1 or lr <= 0:
+            raise InputError("steps, target-steps, batch and lr must all be above 0.")
+        images = data_room.load(data, seed=seed, label=label, image=image)
+        torch.manual_seed(seed)
+        m = (
+            networks.imported(target)
             if ":" in target
             else networks.make_target(target, images.shape, len(images.classes))
         )
-        behind = behind.to(place)
-        joint = networks.compose(p, behind)
-        fit_room.classifier(
-            joint,
-            images.train,
-            images.validation,
-            schedule=schedule,
-            seed=seed,
-            state=folder / "lure.state",
-            name="stack",
-        )
-    else:
-        fit_room.lure(
-            p,
+        m = m.to(run.place)
+        answers.logits(m, images.test.images[:2])
+        schedule = training.schedule(steps, batch, lr)
+        if target_weights is not None:
+            _weights(m, target_weights)
+        else:
+            first = training.schedule(target_steps, batch, lr)
+            fit_room.classifier(
+                m,
+                images.train,
+                images.validation,
+                schedule=first,
+                seed=seed,
+                state=out / "target.state",
+                log=run.log("target", first),
+            )
+        p, lure_name = (networks.imported(lure), lure) if ":" in lure else networks.make_lure(lure, m, images.shape)
+        p, behind = p.to(run.place), m
+        if method == "stack":
+            behind = (
+                networks.imported(target).to(run.place)
+                if ":" in target
+                else networks.make_target(target, images.shape, len(images.classes))
+            )
+            behind = behind.to(run.place)
+            joint = networks.compose(p, behind)
+            fit_room.classifier(
+                joint,
+                images.train,
+                images.validation,
+                schedule=schedule,
+                seed=seed,
+                state=out / "lure.state",
+                name="stack",
+                log=run.log("stack", schedule),
+            )
+        else:
+            fit_room.lure(
+                p,
+                m,
+                images.train.images,
+                images.validation.images,
+                method=method,
+                lam=lam,
+                gap_max=gap_max,
+                truth=images.validation.labels,
+                schedule=schedule,
+                seed=seed,
+                state=out / "lure.state",
+                log=run.log("lure", schedule),
+            )
+        if not run.main:
+            return
+        config = bundle.describe(
+            images,
             m,
-            images.train.images,
-            images.validation.images,
+            p,
+            networks.compose(p, behind),
+            names=(target, lure_name),
             method=method,
-            lam=lam,
-            gap_max=gap_max,
-            truth=images.validation.labels,
-            schedule=schedule,
-            seed=seed,
-            state=folder / "lure.state",
+            settings={"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed},
         )
-    config = bundle.describe(
-        images,
-        m,
-        p,
-        networks.compose(p, behind),
-        names=(target, lure_name),
-        method=method,
-        settings={"lam": lam, "gap_max": gap_max, "schedule": asdict(schedule), "seed": seed},
-    )
-    bundle.save(folder, m, p, config, stack=behind if behind is not m else None)
-    for state in ("target.state", "lure.state"):
-        (folder / state).unlink(missing_ok=True)
-    measured = config["metrics"]
-    say(
-        f"Target {measured['target_accuracy']:.3f}, decoy {measured['test_accuracy']:.3f} of {measured['n']} test images right; "
-        f"they answer differently on {measured['disagreement']:.3f}.",
-        f"The bundle is in {folder}. Next: luring evaluate {folder} --data {data} --out {folder / 'evaluation'}",
-    )
+        bundle.save(out, m, p, config, stack=behind if behind is not m else None)
+        for state in ("target.state", "lure.state"):
+            (out / state).unlink(missing_ok=True)
+        measured = config["metrics"]
+        say(
+            f"Target {measured['target_accuracy']:.3f}, decoy {measured['test_accuracy']:.3f} of {measured['n']} test images right; "
+            f"they answer differently on {measured['disagreement']:.3f}.",
+            f"The bundle is in {out}. Next: luring evaluate {out} --data {data} --out {out / 'evaluation'}",
+        )
 
 
 def _weights(network: "nn.Module", path: Path) -> None:
