@@ -52,14 +52,18 @@ class Target:
         if self.kind == "luring":
             return digest(self.network)
         weights = file_digest(self.file) if self.file is not None else digest(self.classifier)
-        said = described(self.preprocessing) if self.preprocessing else None
-        return hashlib.sha256(json.dumps([weights, said], sort_keys=True).encode()).hexdigest()
+        return digest_with(weights, described(self.preprocessing) if self.preprocessing else None)
 
     def seeing(self, preprocessing: Preprocessing) -> "Target":
         """The same classifier behind another preprocessing."""
         weight = next(self.classifier.parameters(), None)
         network = Preprocessed(self.classifier, preprocessing).to(weight.device if weight is not None else "cpu")
         return replace(self, network=network.eval())
+
+
+def digest_with(weights: str, preprocessing: Mapping[str, Any] | None) -> str:
+    """SHA-256 of the digest of weights or a file, and of what `described` says of the preprocessing."""
+    return hashlib.sha256(json.dumps([weights, preprocessing], sort_keys=True).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
