@@ -322,7 +322,7 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     quiet(image_folder(tmp_path / "pets"))
     with pytest.raises(InputError):
-        quiet(image_folder(tmp_path / "one", classes=("cat",)))
+        quiet(image_folder(tmp_path / "one", n=1, splits=("train",)))
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
@@ -546,12 +546,100 @@ def test_folder_without_images(tmp_path, file):
     refused(tmp_path, "no column 'image'" if file else "holds no images", folder)
 
 
-def test_folder_without_classes(tmp_path):
-    folder = tmp_path / "loose"
-    folder.mkdir()
-    for i in range(4):
-        Image.new("L", (4, 4), i).save(folder / f"{i}.png")
-    refused(tmp_path, r"no column 'label' .* has 'image'; .* a sub-folder for each class", folder)
+def loose(root, sizes, mode="L"):
+    """A folder of pictures without class folders."""
+    root.mkdir()
+    for i, size in enumerate(sizes):
+        Image.new(mode, size, i).save(root / f"{i:03}.png")
+    return root
+
+
+def test_folder_without_classes_has_no_labels(tmp_path):
+    root = loose(tmp_path / "loose", [(4, 4)] * 12)
+    found = quiet(root)
+    assert found.classes == ()
+    assert [len(part.labels) for part in parts(found)] == [8, 2, 2]
+    assert all((part.labels == decoded.UNKNOWN).all() for part in parts(found))
+    assert sorted(int(x[0, 0, 0]) for part in parts(found) for x in part.images) == list(range(12))
+    assert same(found, quiet(root)), "from the cache"
+    classes = image_folder(tmp_path / "pets")
+    assert quiet(classes, label="none").classes == ()
+    assert quiet(classes).classes == ("cat", "dog")
+    with pytest.raises(InputError, match="2 images; at least 3"):
+        quiet(loose(tmp_path / "two", [(4, 4)] * 2))
+
+
+@pytest.mark.parametrize("names", [None, ("no", "yes", "dog", "cat")])
+def test_without_labels_a_targets_answers_take_their_place(tmp_path, names):
+    found = quiet(loose(tmp_path / "loose", [(4, 4)] * 12))
+    model = lambda x: torch.stack([x[:, 0, 0, 0] * k for k in (-1.0, 1.0, 2.0, -2.0)], 1)  # noqa: E731
+    answered = data.matched(found, model, names)
+    assert answered.name == found.name + data.ANSWERED
+    assert answered.classes == (names or ("0", "1", "2", "3"))
+    for before, part in zip(parts(found), parts(answered), strict=True):
+        assert torch.equal(part.labels, model(to_float(before.images)).argmax(1))
+
+
+def test_classes_are_matched_by_name_and_else_by_number(tmp_path):
+    found = quiet(image_folder(tmp_path / "pets"))
+
+    def of(classes):
+        return lambda x: torch.zeros(len(x), classes)
+
+    by_name = data.matched(found, of(4), ("dog", "eel", "fox", "cat"))
+    assert by_name.classes == ("dog", "eel", "fox", "cat")
+    assert torch.equal(by_name.test.labels, torch.tensor([3, 0])[found.test.labels])
+    assert data.matched(found, of(2), None) is found
+    assert data.matched(found, of(2), ("LABEL_0", "LABEL_1")) is found
+    with pytest.raises(InputError, match="2 classes and the target answers with 4"):
+        data.matched(found, of(4), ("dog", "eel", "fox", "gnu"))
+
+
+@pytest.mark.parametrize("sizes", [[(9, 5), (40, 8), (5, 30)] * 2, [(30, 12)] * 6])
+def test_pictures_of_any_size_are_brought_to_one(tmp_path, sizes):
+    root, to = loose(tmp_path / "loose", sizes), data.Scaling(6, 8)
+    found = quiet(root, taken=data.Taken(to))
+    assert (found.shape, found.scaling) == ((1, 6, 8), to)
+    assert quiet(root, taken=data.Taken(to)).scaling == to, "from the cache"
+    for part in parts(found):
+        assert all(x.unique().numel() == 1 for x in part.images)
+
+
+def test_pictures_of_one_small_size_are_left_alone_unless_asked(tmp_path):
+    root, to = loose(tmp_path / "loose", [(5, 4)] * 6), data.Scaling(8, 8)
+    kept = quiet(root, taken=data.Taken(to))
+    assert (kept.shape, kept.scaling) == ((1, 4, 5), None)
+    assert quiet(root, taken=data.Taken(to, always=True)).shape == (1, 8, 8)
+
+
+def test_a_picture_turned_by_its_camera_is_of_its_turned_size(tmp_path):
+    root = loose(tmp_path / "loose", [(5, 4)] * 6)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (4, 5)).save(root / "000.png", exif=exif)
+    assert quiet(root, taken=data.Taken(data.Scaling(9, 9))).scaling is None
+
+
+def test_damaged_pictures_are_counted_named_and_left_out(tmp_path, caplog):
+    root = image_folder(tmp_path / "pets", splits=("train",), n=60)
+    file = root / "train" / "dog" / "3.png"
+    whole = quiet(root)
+    file.write_bytes(file.read_bytes()[:50])
+    found = quiet(root)
+    assert len(found.damaged) == 1
+    assert found.damaged[0].endswith(f" of the split 'train' ({file})")
+    assert f"1 of 120 pictures cannot be decoded and were left out: {found.damaged[0]}" in caplog.text
+    assert sum(len(part.labels) for part in parts(found)) == 119
+    assert sum(int((part.labels == 1).sum()) for part in parts(found)) == 59
+    assert found.digest != whole.digest
+    caplog.clear()
+    assert same(quiet(root), found)
+    assert "1 of 120" in caplog.text, "also from the cache"
+    second = root / "train" / "dog" / "4.png"
+    second.write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot be decoded .*, as 1 before it; at most 1\.0% of the pictures may be"):
+        quiet(root)
+    assert len(quiet(root, taken=data.Taken(damaged=0.02)).damaged) == 2
 
 
 def test_damaged_parquet(tmp_path):
@@ -592,7 +680,6 @@ def test_16_bits(tmp_path, colour, channels):
 
 
 def test_one_class(tmp_path):
-    refused(tmp_path, "a sub-folder for each class, two or more", image_folder(tmp_path / "pets", classes=("cat",)))
     root = parquet_folder(tmp_path / "some", [1, 1, 1, 1], integers())
     refused(tmp_path, r"4 images of 1 class\(es\)", root)
 

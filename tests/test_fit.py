@@ -414,7 +414,7 @@ def test_luring_makes_attacks_on_the_decoy_noticed():
     decoys = {}
     for method in ("c_e", "luring"):
         torch.manual_seed(0)
-        lure, _ = networks.make_lure("sized", target, digits.shape)
+        lure = networks.plain_lure(digits.shape, 16)
         schedule = Schedule(800, lr=3e-3)
         fit.lure(
             lure,

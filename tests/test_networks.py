@@ -90,17 +90,62 @@ def test_the_dropout_of_the_deep_lures(network, rates):
     assert [layer.p for layer in lure if isinstance(layer, nn.Dropout)] == rates
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 11), (1, 28, 28)])
-def test_the_sized_lure_costs_at_most_half_of_its_target_and_the_next_wider_more(shape):
-    target = networks.plain_target(shape, 10)
-    lure, name = networks.make_lure("sized", target, shape)
-    budget = networks.multiply_adds(target, shape) / 2
+class Attending(nn.Module):
+    """A transformer that sees squares of pixels."""
+
+    def __init__(self, shape, square, width=32):
+        super().__init__()
+        self.see = nn.Conv2d(shape[0], width, square, square)
+        self.layer = nn.TransformerEncoderLayer(width, 2, 2 * width, batch_first=True)
+        self.last = nn.Linear(width, 10)
+
+    def forward(self, images):
+        return self.last(self.layer(self.see(images).flatten(2).mT).mean(1))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [
+        ((1, 8, 8), networks.plain_target),
+        ((3, 9, 11), networks.plain_target),
+        ((1, 28, 28), networks.plain_target),
+        ((3, 96, 96), lambda shape, _: Attending(shape, 8, 128)),
+        ((3, 224, 224), lambda shape, _: Attending(shape, 16, 256)),
+        ((3, 512, 200), lambda shape, _: Attending(shape, 32, 256)),
+    ],
+)
+def test_the_lure_auto_costs_at_most_its_share_and_the_next_wider_more(shape, target, share):
+    target = target(shape, 10)
+    lure, name = networks.make_lure("auto", target, shape, share=share)
+    budget = networks.multiply_adds(target, shape) * share
     assert networks.multiply_adds(lure, shape) <= budget
-    width = networks.widest(target, shape)
-    assert name == f"plain-{width}"
-    widths = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-    wider = [w for w in widths if w > width]
-    assert not wider or networks.multiply_adds(networks.plain_lure(shape, wider[0]), shape) > budget
+    width, fold = networks.widest(target, shape, share=share)
+    assert name == f"plain-{width}" + f"-{fold}" * (fold > 1)
+    again, same = networks.make_lure(name, target, shape)
+    assert (same, list(again.state_dict())) == (name, list(lure.state_dict()))
+    assert max(shape[1:]) <= 64 * fold
+    wider = [w for w in networks.WIDTHS if w > width]
+    assert not wider or networks.multiply_adds(networks.plain_lure(shape, wider[-1], fold), shape) > budget
+
+
+def test_attention_is_counted_also_where_pytorch_fuses_it():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    tokens = 3 * 4
+    network = nn.Sequential(nn.Flatten(1), nn.Unflatten(1, (tokens, 16)), layer)
+    projections = tokens * 16 * (3 * 16 + 16 + 2 * 32)
+    assert networks.multiply_adds(network, (3, 8, 8)) == projections + 2 * tokens**2 * 16
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 11), (3, 8, 8), (2, 32, 17)])
+@pytest.mark.parametrize("fold", [2, 4])
+def test_a_folded_lure_keeps_every_pixel_in_its_place(shape, fold):
+    x = torch.rand(2, *shape)
+    assert torch.equal(networks.Folded(nn.Identity(), fold)(x), x)
+    lure = networks.plain_lure(shape, 2, fold)
+    assert lure(x).shape == x.shape
+    assert 0 <= lure(x).min() <= lure(x).max() <= 1
 
 
 def test_the_decoy_is_the_target_behind_the_lure():
@@ -111,7 +156,10 @@ def test_the_decoy_is_the_target_behind_the_lure():
     assert {id(p) for p in decoy.parameters()} == {id(p) for n in (target, lure) for p in n.parameters()}
 
 
-@pytest.mark.parametrize("name", ["nothing", "plain", "plain-", "plain-0", "plain-x", "plain-²", "sized-3x"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "plain", "plain-", "plain-0", "plain-x", "plain-²", "sized", "plain-4-3", "plain-99999", "auto-"],
+)
 def test_unknown_lures_are_refused(name):
     with pytest.raises(InputError, match="no lure"):
         networks.make_lure(name, nn.Identity(), (1, 8, 8))
@@ -124,6 +172,10 @@ def test_what_does_not_fit_is_refused():
         networks.make_lure("mnist", nn.Identity(), (1, 32, 32))
     with pytest.raises(InputError, match="sides that 8 divides"):
         networks.make_lure("svhn", nn.Identity(), (3, 30, 32))
+    with pytest.raises(InputError, match="8 by 8 or more"):
+        networks.make_lure("plain-2-4", nn.Identity(), (1, 7, 9))
+    with pytest.raises(InputError, match="above 0"):
+        networks.make_lure("auto", nn.Identity(), (1, 7, 9), share=0.0)
     tiny = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     with pytest.raises(InputError, match="costs less"):
         networks.widest(tiny, (1, 8, 8))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from luring import answers, cli, fit, networks, processes
+from luring import answers, cli, fit, networks, processes, rooms
 from luring.data import Split
 from luring.errors import InputError
 from luring.schedule import Schedule
@@ -365,7 +365,7 @@ def load_identity(state):
 
 def test_what_is_fetched_ahead_is_the_same(monkeypatch):
     whole, _ = told(fitted())
-    monkeypatch.setattr(fit, "IN_MEMORY", 0)
+    monkeypatch.setattr(rooms, "IN_MEMORY", 0)
     network, reached = fitted()
     assert same(told((network, reached))[0], whole)
     assert 0 <= reached.waiting < 1

@@ -114,7 +114,7 @@ def test_what_goes_two_ways_is_not_folded():
 def test_the_papers_decoys_mean_the_same(name):
     shape = (1, 28, 28) if name == "mnist" else (3, 32, 32)
     target = lived(networks.make_target(name, shape, 10))
-    lure, _ = networks.make_lure("sized" if name != "mnist" else "mnist", target, shape)
+    lure, _ = networks.make_lure("auto" if name != "mnist" else "mnist", target, shape)
     decoy = lived(networks.compose(lure, target))
     assert_same(decoy, rand(2, *shape))
 

@@ -1,26 +1,37 @@
-"""A fitted decoy as a folder: `config.json`, `lure.safetensors`, `target.safetensors`; nothing in it is code.
+"""A fitted decoy as a folder: `config.json`, `lure.safetensors`, and the target or what it is known by; nothing in it is code.
 
-`stack.safetensors` stands beside them where lure and classifier were trained as one: the classifier behind that lure is not the target.
+`target.safetensors` or `target.onnx` is the target, where the bundle holds it. `stack.safetensors` stands beside them where lure and classifier
+were trained as one: the classifier behind that lure is not the target. See `docs/bundle.md`.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from luring import answers, metrics, networks, rows
+from luring import answers, data, metrics, networks, rows, scaling, targets
 from luring.atomic import replacing
-from luring.data import Dataset
+from luring.data import Dataset, Scaling
 from luring.errors import InputError
-from luring.weights import digest, write_tensors
+from luring.networks import Shape
+from luring.targets import Preprocessed, Target
+from luring.targets.preprocessing import described, recalled
+from luring.targets.target import digest_with
+from luring.weights import digest, fill, read_tensors, write_tensors
 
-FORMAT = 1
-"""Of `config.json`: raised when an older Luring could not read it."""
+FORMAT = 2
+"""Of `config.json`: raised when an older Luring could not read it. Format 1 knew Luring's own targets and `module:function` alone."""
+
+LONGEST = 2**24
+"""Bytes of a `config.json`, at most."""
+SPARE = 2**20
+"""Bytes that a weights file may be longer than its tensors, and a thousand more for each of them: names and shapes."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +43,14 @@ class Bundle:
         lure: P, in evaluation mode.
         decoy: M∘P; for `stack` the lure with the classifier it was trained with.
         config: what `config.json` says.
+        scaling: that pictures of other sizes are brought to the bundle's by; none where they must have it.
     """
 
     target: nn.Module
     lure: nn.Module
     decoy: nn.Module
     config: Mapping[str, Any]
+    scaling: Scaling | None = None
 
 
 def describe(
@@ -67,6 +80,8 @@ def describe(
         "data": {"name": dataset.name, "digest": dataset.digest},
         "shape": list(dataset.shape),
         "classes": list(dataset.classes),
+        "scaling": asdict(dataset.scaling) if dataset.scaling else None,
+        "damaged": len(dataset.damaged),
         "target": names[0],
         "lure": names[1],
         "method": method,
@@ -87,78 +102,248 @@ def describe(
 
 
 def save(
-    folder: Path, target: nn.Module, lure: nn.Module, config: Mapping[str, Any], *, stack: nn.Module | None = None
+    folder: Path,
+    target: nn.Module | Target,
+    lure: nn.Module,
+    config: Mapping[str, Any],
+    *,
+    stack: nn.Module | None = None,
+    with_target: bool = True,
 ) -> None:
     """Write a bundle; `config.json` comes last, so a folder that has one is whole.
 
     Args:
         folder: made where it is missing; a bundle in it is replaced.
-        target: M.
+        target: M; a bare module is taken for one of Luring's own, of the name in `config`.
         lure: P.
-        config: JSON values; `target` and `lure` name networks (`networks.TARGETS`, `networks.make_lure`), `shape` and `classes` say what for.
+        config: JSON values; `target` and `lure` name networks (`luring.targets.load`, `networks.make_lure`), `shape` and `classes` say what for.
         stack: the classifier trained behind the lure, for the baseline Stack.
+        with_target: put the target in, too; otherwise only what it is known by.
+
+    Raises:
+        InputError: the target is a `.pt2` program, which is never put into a bundle.
     """
-    parts = {"target": target, "lure": lure} | ({"stack": stack} if stack is not None else {})
+    found = target if isinstance(target, Target) else Target(target, "luring", str(config["target"]))
+    if with_target and found.kind == "exported":
+        raise InputError(f"{found.name} is not put into a bundle, for it may hold code: leave --with-target out.")
+    parts = {"lure": lure} | ({"stack": stack} if stack is not None else {})
+    if with_target and found.file is None:
+        parts["target"] = found.classifier
     for name, network in parts.items():
         write_tensors(folder / f"{name}.safetensors", network.state_dict())
-    digests = {name: digest(network) for name, network in parts.items()}
+    if with_target and found.file is not None:
+        with replacing(folder / "target.onnx") as file, found.file.open("rb") as source:
+            shutil.copyfileobj(source, file)
+    digests = {name: digest(network) for name, network in parts.items()} | {"target": found.digest}
+    said = {
+        "kind": found.kind,
+        "stored": with_target,
+        "network": found.config,
+        "preprocessing": described(found.preprocessing) if found.preprocessing else None,
+    }
     with replacing(folder / "config.json") as file:
-        file.write(json.dumps({"format": FORMAT, **config, "digests": digests}, indent=2).encode() + b"\n")
+        whole = {"format": FORMAT, **config, "target": found.name, "found": said, "digests": digests}
+        file.write(json.dumps(whole, indent=2).encode() + b"\n")
 
 
-def load(folder: Path, *, target: nn.Module | str | None = None, lure: nn.Module | str | None = None) -> Bundle:
+def load(
+    folder: Path | str,
+    *,
+    target: nn.Module | Target | str | None = None,
+    lure: nn.Module | str | None = None,
+    weights: Path | None = None,
+) -> Bundle:
     """Read a bundle.
 
     Args:
-        folder: that `save` wrote.
-        target: a network for the target's weights, or the `module:function` that gives it, where it is not one of Luring's own: code is
-            never found through a file.
-        lure: likewise for the lure's.
+        folder: that `save` wrote, or the hub id of one, `owner/name`.
+        target: the target, or the name that `luring.targets.load` finds it by, where the bundle does not hold it, or where it is not to be made
+            from a file: code is never found through a bundle. A bare module gets the weights that the bundle holds.
+        lure: a network for the lure's weights, or the `module:function` that gives it, where it is not one of Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
 
     Raises:
-        InputError: no bundle, a newer format, weights that are not those of its `config.json`, or a network that is not Luring's own.
+        InputError: no bundle, a newer format, weights that are not those of its `config.json`, another target than it was fitted to, or one
+            that has to be given.
     """
+    folder = _folder(folder)
+    config = _config(folder)
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        channels, height, width = map(int, config["shape"])
+        shape, classes, digests = (channels, height, width), len(config["classes"]), dict(config["digests"])
+        if not (1 <= channels <= 16 and 1 <= height <= 8192 and 1 <= width <= 8192 and 2 <= classes <= 100_000):
+            raise ValueError(f"images {list(shape)}, {classes} classes")  # noqa: TRY301
+        name, lure_name = str(config["target"]), str(config["lure"])
+        said = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
+        found_scaling = scaling.read(config["scaling"]) if config.get("scaling") else None
+        seen = recalled(said["preprocessing"]) if said["preprocessing"] is not None else None
+        find = _Finder(folder, name, said, shape, classes, str(digests["target"]), weights)
+        found = find(target)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}/config.json is damaged ({_line(error)}): fit the bundle again.") from error
+    if seen is not None and found.preprocessing is not None:
+        found = found.seeing(seen)
+    if said["stored"] and found.file is None and weights is None and not isinstance(target, Target):
+        _fill(found.classifier, folder, "target")
+    if found.digest != digests["target"]:
+        where = f"{folder}/target.safetensors holds other weights than its config.json says: it was changed; fit the bundle again."
+        raise InputError(where if target is None else _other(folder, name))
+    p = networks.imported(lure) if isinstance(lure, str) else lure
+    p = p or _bounded(lambda: networks.make_lure(lure_name, found.network, shape)[0], folder, "lure", auto=lure_name)
+    _fill(p, folder, "lure", digests)
+    behind = found.network
+    if "stack" in digests:
+        behind = _bounded(lambda: networks.make_target(name, shape, classes), folder, "stack")
+        _fill(behind, folder, "stack", digests)
+    return Bundle(found.network.eval(), p, networks.compose(p, behind).eval(), config, found_scaling)
+
+
+def images_for(loaded: Bundle, name: str, *, seed: int = 0, label: str = "label", image: str = "image") -> Dataset:
+    """A data set as a bundle takes it: its size, its classes, and its target's answers where there are no labels.
+
+    Args:
+        loaded: a bundle.
+        name: as for `luring.data.load`; so are the others.
+        seed: of the split.
+        label: name of the column of labels.
+        image: name of the column of images.
+
+    Raises:
+        InputError: as `luring.data.load`; or other images or classes than the bundle's.
+    """
+    taken = data.Taken(loaded.scaling, always=loaded.scaling is not None)
+    found = data.load(name, seed=seed, label=label, image=image, taken=taken)
+    shape = tuple(loaded.config["shape"])
+    if found.shape != shape:
+        raise InputError(
+            f"the bundle is for images {list(shape)} (channels, height, width), {name} has {list(found.shape)}: give the data it was fitted to."
+        )
+    return data.matched(found, loaded.target, tuple(map(str, loaded.config["classes"])))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """How the target of a bundle is found."""
+
+    folder: Path
+    name: str
+    said: Mapping[str, Any]
+    shape: Shape
+    classes: int
+    digest: str
+    weights: Path | None
+
+    def __call__(self, given: nn.Module | Target | str | None) -> Target:
+        kind, stored = str(self.said["kind"]), bool(self.said["stored"])
+        if isinstance(given, Target):
+            return given
+        if isinstance(given, nn.Module):
+            inside = self.said["preprocessing"] is not None
+            network = Preprocessed(given, recalled(self.said["preprocessing"])) if inside else given
+            return Target(network, "factory" if inside else "luring", self.name)
+        if given is None and not stored:
+            raise InputError(
+                f"{self.folder} does not hold its target: give --target {self.name}"
+                + (", and its weights with --weights." if kind in ("timm", "factory") else ".")
+            )
+        if given is None or (stored and self.weights is None and kind in ("timm", "transformers")):
+            return self._rebuilt(kind)
+        if kind == "luring" and ":" in given:  # a bundle of format 1, or of a bare module
+            return Target(networks.imported(given), "luring", self.name)
+        if targets.kind_of(given) != kind:
+            raise InputError(
+                f"the target of {self.folder} is {self.name}, of the kind {kind}; {given} is of the kind {targets.kind_of(given)}: give the one it was fitted to."
+            )
+        if kind in ("exported", "onnx"):
+            # Before it is opened: what is another file is not read.
+            file = targets.file_digest(Path(given).expanduser())
+            if digest_with(file, self.said["preprocessing"]) != self.digest:
+                raise InputError(_other(self.folder, self.name))
+        return targets.load(given, weights=self.weights, shape=self.shape, classes=self.classes)
+
+    def _rebuilt(self, kind: str) -> Target:
+        file = self.folder / "target.onnx"
+        if kind == "onnx" and digest_with(targets.file_digest(file), self.said["preprocessing"]) != self.digest:
+            raise InputError(f"{file} is not the file that its config.json says: it was changed; fit the bundle again.")
+        make = lambda: targets.rebuild(kind, self.name, self.said, file, self.shape, self.classes)  # noqa: E731
+        if kind in ("luring", "transformers"):
+            with torch.device("meta"):
+                _check_size(make().classifier, self.folder / "target.safetensors")
+        found = make()
+        if kind == "timm":
+            _check_size(found.classifier, self.folder / "target.safetensors")
+        return found
+
+
+def _other(folder: Path, name: str) -> str:
+    return f"this is not the target that {folder} was fitted to ({name}), or its weights or preprocessing were changed since: give that one, or fit anew."
+
+
+def _folder(name: Path | str) -> Path:
+    """The folder itself, or what the hub has under that id: nothing but JSON and weights is fetched."""
+    folder = Path(name).expanduser()
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or str(name).startswith("."):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        kept = ["config.json", "guard.json", "*.safetensors", "target.onnx"]
+        return Path(snapshot_download(str(name), allow_patterns=kept))
+    except Exception as error:  # each version of the hub's client has its own
+        raise InputError(
+            f"{name} is no folder here, and the hub gives no bundle of that name ({_line(error)}): check the name."
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        if path.is_file() and path.stat().st_size > LONGEST:
+            raise InputError(f"{path} is longer than {LONGEST // 2**20} MiB: it is no bundle's.")
+        config: dict[str, Any] = json.loads(path.read_text())
         if config["format"] > FORMAT:
             raise InputError(
                 f"{folder} was written by a newer Luring (format {config['format']}, this one reads {FORMAT}): upgrade Luring."
             )
-        shape = (int(config["shape"][0]), int(config["shape"][1]), int(config["shape"][2]))
-        classes, digests = len(config["classes"]), dict(config["digests"])
-        names = (str(config["target"]), str(config["lure"]))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{folder} is not a bundle, it has no config.json: give a folder that 'luring fit' wrote."
         ) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder}/config.json is damaged ({error}): fit the bundle again.") from error
-    target = _given(target) or networks.make_target(names[0], shape, classes)
-    _fill(target, folder, "target", digests)
-    lure = _given(lure) or networks.make_lure(names[1], target, shape)[0]
-    _fill(lure, folder, "lure", digests)
-    behind = target
-    if "stack" in digests:
-        behind = networks.make_target(names[0], shape, classes)
-        _fill(behind, folder, "stack", digests)
-    return Bundle(target, lure, networks.compose(lure, behind).eval(), config)
+        raise InputError(f"{path} is damaged ({_line(error)}): fit the bundle again.") from error
+    return config
 
 
-def _given(network: nn.Module | str | None) -> nn.Module | None:
-    return networks.imported(network) if isinstance(network, str) else network
+def _bounded(make: Callable[[], nn.Module], folder: Path, name: str, *, auto: str = "") -> nn.Module:
+    """A network that is made only if the file of its weights is as long as they are."""
+    if auto == "auto":
+        raise InputError(f"{folder}/config.json names no lure: fit the bundle again.")
+    with torch.device("meta"):
+        _check_size(make(), folder / f"{name}.safetensors")
+    return make()
 
 
-def _fill(network: nn.Module, folder: Path, name: str, digests: Mapping[str, str]) -> None:
+def _check_size(network: nn.Module, path: Path) -> None:
+    """Refuse weights before memory is taken for them or for the network."""
+    state = network.state_dict()
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if not path.is_file() or not needed <= path.stat().st_size <= needed + SPARE + 1000 * len(state):
+        reason = "is missing" if not path.is_file() else f"is {path.stat().st_size:,} bytes long, not about {needed:,}"
+        raise InputError(f"{path} does not hold the weights of its network (it {reason}): fit the bundle again.")
+
+
+def _fill(network: nn.Module, folder: Path, name: str, digests: Mapping[str, str] | None = None) -> None:
     path = folder / f"{name}.safetensors"
-    try:
-        weights: dict[str, Tensor] = load_tensors(path.read_bytes())
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not hold the weights of its network ({str(error).splitlines()[0]}): fit the bundle again."
-        ) from error
-    if digest(network) != digests.get(name):
+    _check_size(network, path)
+    fill(network, read_tensors(path), str(path))
+    if digests is not None and digest(network) != digests.get(name):
         raise InputError(f"{path} holds other weights than its config.json says: it was changed; fit the bundle again.")
     network.eval()
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from luring.decoded import fitting_picture
 from luring.errors import InputError
 from luring.guard import Detector
 from luring.networks import Shape
+from luring.picture import fitting_picture
+from luring.scaling import Scaling
 
 BATCH = 128
 
@@ -37,7 +38,9 @@ class Verdict:
     reason: str | None = None
 
 
-def verdicts(detector: Detector, pictures: Path, *, shape: Shape, classes: Sequence[str]) -> Iterator[Verdict]:
+def verdicts(
+    detector: Detector, pictures: Path, *, shape: Shape, classes: Sequence[str], scaling: Scaling | None = None
+) -> Iterator[Verdict]:
     """Look at a picture, or at all in a folder and in the folders in it, in the order of their names.
 
     Args:
@@ -45,6 +48,7 @@ def verdicts(detector: Detector, pictures: Path, *, shape: Shape, classes: Seque
         pictures: a file, or a folder, where every file with the suffix of a picture is looked at.
         shape: of the images that M takes.
         classes: names of its classes.
+        scaling: that pictures of other sizes are brought to M's by; without, they are unreadable.
 
     Raises:
         InputError: no such file, or no picture in the folder.
@@ -56,12 +60,14 @@ def verdicts(detector: Detector, pictures: Path, *, shape: Shape, classes: Seque
         files = [pictures] if pictures.exists() else []
     if not files:
         raise InputError(f"{pictures} is no picture and holds none: give a picture, or a folder of pictures.")
-    return _verdicts(detector, iter(files), shape, classes)
+    return _verdicts(detector, iter(files), shape, classes, scaling)
 
 
-def _verdicts(detector: Detector, files: Iterator[Path], shape: Shape, classes: Sequence[str]) -> Iterator[Verdict]:
+def _verdicts(
+    detector: Detector, files: Iterator[Path], shape: Shape, classes: Sequence[str], scaling: Scaling | None
+) -> Iterator[Verdict]:
     while batch := list(islice(files, BATCH)):
-        read = {file: _read(file, shape) for file in batch}
+        read = {file: _read(file, shape, scaling) for file in batch}
         arrays = [array for array in read.values() if not isinstance(array, str)]
         looked_at = iter(_looked_at(detector, arrays, classes) if arrays else ())
         for file, found in read.items():
@@ -80,9 +86,9 @@ def _looked_at(
     return zip([classes[int(label)] for label in labels], scores, flagged, strict=True)
 
 
-def _read(file: Path, shape: Shape) -> np.ndarray | str:
+def _read(file: Path, shape: Shape, scaling: Scaling | None) -> np.ndarray | str:
     """The picture as bytes, [channels, height, width], or why there is none."""
     try:
-        return fitting_picture(file, "it", shape)
+        return fitting_picture(file, "it", shape, scaling)
     except InputError as error:
         return str(error)

@@ -4,9 +4,9 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,24 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from luring import decoded
-from luring.decoded import Decoded, Pictures, Split
+from luring import answers, decoded, processes, rooms
+from luring.decoded import Decoded, Pictures, Split, Taken
 from luring.errors import InputError
-from luring.types import Images
+from luring.scaling import Scaling
+from luring.types import Classifier, Images
 
-__all__ = ["Dataset", "Pictures", "Split", "check", "load", "to_float", "toy_zones"]
+__all__ = ["Dataset", "Pictures", "Scaling", "Split", "Taken", "check", "load", "matched", "to_float", "toy_zones"]
 
 VALIDATION = 0.17
 """Share of the training part held out for validation, as in the paper's experiments."""
 
 TEST = 0.15
 """Share held out for testing where a source has no test part."""
+
+PARTS = ("train", "validation", "test")
+
+ANSWERED = ", labels by M"
+"""What the name of a data set without labels gets, when a target's answers take their place."""
 
 BUILT_IN = ("digits", "toy")
 
@@ -37,9 +43,6 @@ KNOWN = {
     "svhn": ("ufldl-stanford/svhn", "cropped_digits", "image"),
 }
 """Names looked for under `LURING_DATA`, then on the hub: id, configuration, column of images there."""
-
-IN_MEMORY = 2**30
-"""Bytes of decoded images up to which a data set is held in memory; a larger one stays on the disk."""
 
 ROUNDING = 1e-6
 
@@ -53,9 +56,11 @@ class Dataset:
         train: what networks are trained on.
         validation: what the best checkpoint is chosen by.
         test: what is reported.
-        classes: names; a label is an index into them.
+        classes: names; a label is an index into them. None where the source has no labels (`matched` then takes a target's answers).
         digest: SHA-256 of the source's images, labels and class names, in hex; the same for every seed but for `toy`,
             whose images are drawn from the seed.
+        scaling: that the pictures were brought to one size by; none where they had one.
+        damaged: pictures that could not be decoded and were left out.
     """
 
     name: str
@@ -64,6 +69,8 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     digest: str
+    scaling: Scaling | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,10 +85,11 @@ def load(
     seed: int = 0,
     label: str = "label",
     image: str = "image",
+    taken: Taken | None = None,
     cache: Path | None = None,
     progress: bool = True,
 ) -> Dataset:
-    """Load a data set whole into memory.
+    """Load a data set: into memory, or, where its images take more than a GiB, so that they are read from the disk as they are needed.
 
     Pictures are decoded once and kept in `cache` under a digest of their source, which is taken anew each time.
 
@@ -89,8 +97,9 @@ def load(
         name: `digits`, `toy`, `mnist`, `fashion_mnist`, `cifar10`, `svhn`, a folder, the name of a folder under
             `LURING_DATA`, or a hub id `owner/name`. These names come before folders here: write `./mnist` for a folder.
         seed: of the random splits and of `toy`, from 0 to 2³² - 1; the same seed gives the same parts on every machine.
-        label: name of the column of labels.
+        label: name of the column of labels; `none` where there are none. A folder of pictures without class folders has none.
         image: name of the column of images.
+        taken: what pictures are taken, and how: their size, and how many may be damaged.
         cache: folder for decoded images; by default `LURING_CACHE`, then `luring` under `XDG_CACHE_HOME` or `~/.cache`.
         progress: show a progress bar while decoding.
 
@@ -103,23 +112,54 @@ def load(
     if not 0 <= seed < 2**32:
         raise InputError(f"the seed {seed} is out of range; choose one from 0 to {2**32 - 1}.")
     cache = cache or _cache()
-    if name == "digits":
-        source = _digits()
-    elif name == "toy":
-        source = _toy(seed)
-    elif (folder := _folder(name)) is not None:
-        source = _from_folder(folder, image=image, label=label, cache=cache, progress=progress)
-    else:
-        source = _from_hub(name, image=image, label=label, cache=cache, progress=progress)
-    train, test, validation = (source.splits.get(part) for part in ("train", "test", "validation"))
-    assert train is not None
-    if test is None:
-        test, validation = validation, None
-    if test is None:
-        train, test = _hold_out(train, TEST, seed)
-    if validation is None:
-        train, validation = _hold_out(train, VALIDATION, seed)
-    return Dataset(name, train, validation, test, source.classes, source.digest)
+    with _one_at_a_time(cache):
+        if name == "digits":
+            source = _digits()
+        elif name == "toy":
+            source = _toy(seed)
+        elif (folder := _folder(name)) is not None:
+            source = _from_folder(folder, image, label, taken or Taken(), cache=cache, progress=progress)
+        else:
+            source = _from_hub(name, image, label, taken or Taken(), cache=cache, progress=progress)
+        decoded.warn_of_damaged(name, source)
+        train, validation, test = _parted(source, seed, cache)
+    return Dataset(name, train, validation, test, source.classes, source.digest, source.scaling, source.damaged)
+
+
+def matched(dataset: Dataset, model: Classifier, names: Sequence[str] | None) -> Dataset:
+    """Labels as a classifier counts them: by the names of the classes where it knows them; its own answers where there are none.
+
+    Args:
+        dataset: with or without labels.
+        model: images to logits.
+        names: of its classes, where they are known.
+
+    Returns:
+        Labels that are indices into the classifier's classes. Where they are its answers, the name of the data set says so.
+
+    Raises:
+        InputError: the classes are not the classifier's.
+    """
+    found = answers.logits(model, dataset.test.images[:1]).shape[1]
+    if not dataset.classes:
+        splits = [
+            Split(split.images, answers.labels(model, split.images).cpu())
+            for split in (dataset.train, dataset.validation, dataset.test)
+        ]
+        classes = tuple(names or map(str, range(found)))
+        return replace(dataset, **dict(zip(PARTS, splits, strict=True)), name=dataset.name + ANSWERED, classes=classes)
+    if names is not None and dataset.classes != tuple(names) and set(dataset.classes) <= set(names):
+        place = torch.tensor([list(names).index(name) for name in dataset.classes])
+        splits = [
+            Split(split.images, place[split.labels]) for split in (dataset.train, dataset.validation, dataset.test)
+        ]
+        return replace(dataset, **dict(zip(PARTS, splits, strict=True)), classes=tuple(names))
+    if len(dataset.classes) != found:
+        raise InputError(
+            f"{dataset.name} has {len(dataset.classes)} classes and the target answers with {found}: name the classes (the folders of pictures) "
+            "as the target does, or give images without labels."
+        )
+    return dataset
 
 
 def to_float(images: Pictures) -> Images:
@@ -187,13 +227,55 @@ def _digits() -> Decoded:
     return decoded.gather({"train": split}, tuple(map(str, range(10))))
 
 
-def _hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """What is left, and a random share of a split; each keeps its order."""
+@contextmanager
+def _one_at_a_time(cache: Path) -> Generator[None]:
+    """Of several processes of a run on one machine the first decodes, and the others find it done."""
+    if processes.here().count == 1:
+        yield
+        return
+    import fcntl  # not on Windows, where there is one process
+
+    cache.mkdir(parents=True, exist_ok=True)
+    held = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _parted(source: Decoded, seed: int, cache: Path) -> tuple[Split, Split, Split]:
+    """Train, validation and test part. Parts of a large source that are drawn at random are kept on the disk as it is."""
+    train, test, validation = (source.splits.get(part) for part in ("train", "test", "validation"))
+    assert train is not None
+    on_disk = (test is None or validation is None) and rooms.large(train.images.nbytes)
+    kept = cache / f"{hashlib.sha256(f'{source.digest} parts {seed}'.encode()).hexdigest()[:32]}.safetensors"
+    if on_disk and (found := decoded.read(kept)) is not None:
+        return found.splits["train"], found.splits["validation"], found.splits["test"]
+    if test is None:
+        test, validation = validation, None
+    if test is None:
+        train, test = _hold_out(train, TEST, seed, cache)
+    if validation is None:
+        train, validation = _hold_out(train, VALIDATION, seed, cache)
+    if on_disk:
+        whole = decoded.gather({"train": train, "validation": validation, "test": test}, source.classes)
+        found = decoded.stored(kept, whole).splits
+        return found["train"], found["validation"], found["test"]
+    return train, validation, test
+
+
+def _hold_out(split: Split, share: float, seed: int, folder: Path | None = None) -> tuple[Split, Split]:
+    """What is left, and a random share of a split; each keeps its order. `folder` is for what memory is not to hold."""
     n = len(split.labels)
     held = np.zeros(n, dtype=bool)
     held[np.random.RandomState(seed).permutation(n)[: max(1, round(n * share))]] = True
-    kept, out = torch.from_numpy(~held), torch.from_numpy(held)
-    return Split(split.images[kept], split.labels[kept]), Split(split.images[out], split.labels[out])
+    place = folder or Path(tempfile.gettempdir())
+    kept, out = torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    return (
+        Split(rooms.rows(split.images, kept, place), split.labels[kept]),
+        Split(rooms.rows(split.images, out, place), split.labels[out]),
+    )
 
 
 def _cache() -> Path:
@@ -242,24 +324,28 @@ def _sha256(file: Path) -> bytes:
         return hashlib.file_digest(opened, "sha256").digest()
 
 
-def _kept(cache: Path, contents: str, image: str, label: str) -> Path:
+def _kept(cache: Path, contents: str, image: str, label: str, taken: Taken) -> Path:
     """The file in the cache that a source has, if it has one."""
-    parts = (str(decoded.FORMAT), contents, image, label)
+    parts = (str(decoded.FORMAT), contents, image, label, *([repr(taken)] if taken != Taken() else []))
     return cache / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.safetensors"
 
 
-def _from_folder(folder: Path, *, image: str, label: str, cache: Path, progress: bool) -> Decoded:
+def _from_folder(folder: Path, image: str, label: str, taken: Taken, *, cache: Path, progress: bool) -> Decoded:
     if re.search(r"[*?\[\]]", str(folder.absolute())):  # `datasets` would take it for a pattern, and find nothing
         raise InputError(f"the path {folder.absolute()} has one of the characters * ? [ ] in it; rename the folder.")
     try:
         contents = _contents(folder)
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error}); check its files and their permissions.") from error
-    path = _kept(cache, contents, image, label)
+    path = _kept(cache, contents, image, label, taken)
     if (kept := decoded.read(path)) is not None:
         return kept
     # Its own Arrow copy is found again by sizes and times; a folder of ours leaves none behind.
-    with tempfile.TemporaryDirectory(prefix="luring-", ignore_cleanup_errors=True) as copy, _quiet() as datasets:
+    place = rooms.roomier(cache)
+    with (
+        tempfile.TemporaryDirectory(prefix=".luring-", dir=place, ignore_cleanup_errors=True) as copy,
+        _quiet() as datasets,
+    ):
         try:
             found = datasets.load_dataset(str(folder.absolute()), cache_dir=copy)
         except FileNotFoundError as error:
@@ -270,14 +356,19 @@ def _from_folder(folder: Path, *, image: str, label: str, cache: Path, progress:
                 raise InputError(f"{folder}: a split is empty ({reason}); add images to it or remove it.") from error
             raise InputError(f"{folder} cannot be read ({reason}); check its files.") from error
         source = decoded.decode(
-            _parts(found, str(folder)), image=image, label=label, where=str(folder), progress=progress
+            _parts(found, str(folder)),
+            image=image,
+            label=label,
+            where=str(folder),
+            progress=progress,
+            taken=taken,
+            folder=cache,
         )
-    if _contents(folder) == contents:  # else it changed while it was read
-        decoded.write(path, source)
-    return source
+    # Else it changed while it was read.
+    return decoded.stored(path, source) if _contents(folder) == contents else source
 
 
-def _from_hub(name: str, *, image: str, label: str, cache: Path, progress: bool) -> Decoded:
+def _from_hub(name: str, image: str, label: str, taken: Taken, *, cache: Path, progress: bool) -> Decoded:
     known = KNOWN.get(name)
     hub_id, config, column = known or (name, None, image)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
@@ -313,12 +404,13 @@ def _from_hub(name: str, *, image: str, label: str, cache: Path, progress: bool)
         parts = _parts(found, hub_id)
         files = [(part, Path(file["filename"])) for part, rows in parts.items() for file in rows.cache_files]
         contents = repr([(part, _sha256(file).hex()) for part, file in files])
-        path = _kept(cache, contents, image, label)
+        path = _kept(cache, contents, image, label, taken)
         if (kept := decoded.read(path)) is not None:
             return kept
-        source = decoded.decode(parts, image=image, label=label, where=hub_id, progress=progress)
-    decoded.write(path, source)
-    return source
+        source = decoded.decode(
+            parts, image=image, label=label, where=hub_id, progress=progress, taken=taken, folder=cache
+        )
+    return decoded.stored(path, source)
 
 
 def _parts(found: Any, where: str) -> dict[str, Any]:
@@ -327,7 +419,7 @@ def _parts(found: Any, where: str) -> dict[str, Any]:
         return {"train": next(iter(found.values()))}
     if "train" not in found:
         raise InputError(f"{where} has the splits {', '.join(map(repr, found))}; name one of them 'train'.")
-    return {part: found[part] for part in ("train", "validation", "test") if part in found}
+    return {part: found[part] for part in PARTS if part in found}
 
 
 def _reason(error: BaseException) -> str:

@@ -7,17 +7,18 @@ header holds a digest of what is in it, and it appears under its name only when 
 import hashlib
 import io
 import json
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -25,11 +26,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from luring import rooms
 from luring.errors import InputError
+from luring.picture import DamagedError, decoded_picture
+from luring.scaling import Scaling
+from luring.scaling import read as read_scaling
 from luring.types import Images, Labels
+
+log = logging.getLogger("luring")
 
 Pictures: TypeAlias = UInt8[Tensor, "batch channels height width"] | Images
 """Images as they are kept: one byte a value, 0 to 255, or floats in [0, 1]."""
+
+UNKNOWN = -1
+"""The label of an image whose class nobody has said."""
+
+AT_ONCE = 32
+"""Pictures held before they are decoded."""
+
+NAMED = 5
+"""Damaged pictures that a message names."""
 
 FORMAT = 1
 """Goes up when the same source would give other tensors: older files are then no longer found."""
@@ -41,7 +57,7 @@ class Split:
 
     Attributes:
         images: [batch, channels, height, width], uint8 (0 to 255) or float32 in [0, 1].
-        labels: [batch], int64, indices into the data set's classes.
+        labels: [batch], int64, indices into the data set's classes; -1 throughout where the source has no labels.
     """
 
     images: Pictures
@@ -54,13 +70,17 @@ class Decoded:
 
     Attributes:
         splits: `train` always; `validation` and `test` where the source has them.
-        classes: names; a label is an index into them.
+        classes: names; a label is an index into them. None where the source has no labels.
         digest: SHA-256 of all the above, in hex.
+        scaling: that the pictures were brought to one size by; none where they had one.
+        damaged: pictures that could not be decoded and were left out.
     """
 
     splits: dict[str, Split]
     classes: tuple[str, ...]
     digest: str
+    scaling: Scaling | None = None
+    damaged: tuple[str, ...] = ()
 
 
 def gather(splits: dict[str, Split], classes: tuple[str, ...]) -> Decoded:
@@ -80,11 +100,15 @@ def read(path: Path) -> Decoded | None:
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads(file.metadata()["luring"])
-            splits = {
-                name: Split(file.get_tensor(f"{name}.images"), file.get_tensor(f"{name}.labels"))
-                for name in about["splits"]
-            }
+            tensor = rooms.mapped(path).__getitem__ if rooms.large(path.stat().st_size) else file.get_tensor
+            splits = {name: Split(tensor(f"{name}.images"), tensor(f"{name}.labels")) for name in about["splits"]}
         decoded = gather(splits, tuple(about["classes"]))
+        scaling = about.get("scaling")
+        decoded = replace(
+            decoded,
+            scaling=read_scaling(scaling) if scaling else None,
+            damaged=tuple(map(str, about.get("damaged", ()))),
+        )
         reason = None if decoded.digest == about["digest"] else "its content does not match its digest"
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         decoded, reason = None, _line(error)
@@ -100,6 +124,10 @@ def write(path: Path, decoded: Decoded) -> None:
     for name, split in decoded.splits.items():
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
     about = {"splits": list(decoded.splits), "classes": decoded.classes, "digest": decoded.digest}
+    if decoded.scaling is not None:
+        about["scaling"] = asdict(decoded.scaling)
+    if decoded.damaged:
+        about["damaged"] = decoded.damaged
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
@@ -114,12 +142,44 @@ def write(path: Path, decoded: Decoded) -> None:
         )
 
 
+def stored(path: Path, decoded: Decoded) -> Decoded:
+    """The same, kept by `write`; of what memory does not hold, the copy that was kept, so that the other's room on the disk is free again."""
+    write(path, decoded)
+    if any(rooms.large(split.images.nbytes) for split in decoded.splits.values()):
+        return read(path) or decoded
+    return decoded
+
+
 def _line(error: BaseException) -> str:
     """The first line of what an error says, or its name."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def decode(source: Mapping[str, Any], *, image: str, label: str, where: str, progress: bool) -> Decoded:
+@dataclass(frozen=True)
+class Taken:
+    """What pictures are taken, and how.
+
+    Attributes:
+        scaling: what they are brought to one size by; none: they must have one.
+        always: scale them also where all have one size, no larger than that of `scaling`.
+        damaged: share of them that may be left out because they cannot be decoded.
+    """
+
+    scaling: Scaling | None = None
+    always: bool = False
+    damaged: float = 0.01
+
+
+def decode(
+    source: Mapping[str, Any],
+    *,
+    image: str,
+    label: str,
+    where: str,
+    progress: bool,
+    taken: Taken | None = None,
+    folder: Path | None = None,
+) -> Decoded:
     """Decode every picture of a source.
 
     If every picture is grey (modes L and 1) the images have 1 channel, otherwise all have 3 (RGB; transparency is
@@ -128,24 +188,30 @@ def decode(source: Mapping[str, Any], *, image: str, label: str, where: str, pro
     Args:
         source: `datasets.Dataset` by split; `train` is one of them.
         image: name of the column of pictures.
-        label: name of the column of labels: ClassLabel, integers (class indices) or strings (classes in sorted order).
+        label: name of the column of labels: ClassLabel, integers (class indices) or strings (classes in sorted order). A source
+            of pictures alone has no labels, and where `label` is `none` none are read; any other name must be there.
         where: the source, as error messages name it.
         progress: show a progress bar on standard error.
+        taken: what pictures are taken, and how.
+        folder: for images that memory is not to hold; the system's for temporary files where none is given.
 
     Raises:
         InputError: a column is missing or of another type, a label or a picture cannot be used, or there are too few.
     """
+    taken = taken or Taken()
+    columns = {column for rows in source.values() for column in rows.features}
+    labelled = columns != {image} if label == "label" else label in columns or label != "none"
     for split, rows in source.items():
         if len(rows) == 0:
             raise InputError(f"{where}: the split {split!r} is empty; add images to it or remove it.")
-        for column in (image, label):
+        for column in (image, label) if labelled else (image,):
             if column not in rows.features:
                 raise InputError(
                     f"{where}: there is no column {column!r} in the split {split!r}, which has "
                     f"{', '.join(map(repr, rows.features))}; name the columns of images and of labels, and for "
-                    "a folder of pictures make a sub-folder for each class, two or more."
+                    "a folder of pictures make a sub-folder for each class, two or more, or do without labels (--label none)."
                 )
-    labels, classes = _labels(source, label, where)
+    labels, classes = _labels(source, label, where) if labelled else _none(source, where)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -157,8 +223,24 @@ def decode(source: Mapping[str, Any], *, image: str, label: str, where: str, pro
     )
     with bar:
         task = bar.add_task(f"decoding {Path(where).name}", total=sum(map(len, source.values())))
-        pictures = _pictures(source, image, where, lambda: bar.advance(task))
-    return gather({split: Split(pictures[split], labels[split]) for split in source}, classes)
+        if taken.scaling is not None and not taken.always and _of_one_size(source, image, taken.scaling):
+            taken = replace(taken, scaling=None)
+        pictures, whole, damaged = _pictures(
+            source, image, where, taken, folder or Path(tempfile.gettempdir()), lambda: bar.advance(task)
+        )
+    splits = {split: Split(pictures[split], labels[split][whole[split]]) for split in source}
+    return replace(gather(splits, classes), scaling=taken.scaling, damaged=damaged)
+
+
+def warn_of_damaged(where: str, decoded: Decoded) -> None:
+    """Say which pictures were left out, where any were."""
+    if decoded.damaged:
+        total = len(decoded.damaged) + sum(len(split.labels) for split in decoded.splits.values())
+        more = ", …" if len(decoded.damaged) > NAMED else ""
+        log.warning(
+            f"{where}: {len(decoded.damaged)} of {total} pictures cannot be decoded and were left out: "
+            f"{', '.join(decoded.damaged[:NAMED])}{more}"
+        )
 
 
 class _Rate(ProgressColumn):
@@ -204,6 +286,13 @@ def _labels(source: Mapping[str, Any], column: str, where: str) -> tuple[dict[st
     return labels, classes
 
 
+def _none(source: Mapping[str, Any], where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Labels and classes where there are none."""
+    if len(source["train"]) < 3:
+        raise InputError(f"{where}: the split 'train' has {len(source['train'])} images; at least 3 are needed.")
+    return {split: torch.full((len(rows),), UNKNOWN) for split, rows in source.items()}, ()
+
+
 def _classes(source: Mapping[str, Any], values: Mapping[str, list[Any]], column: str, where: str) -> tuple[str, ...]:
     from datasets import ClassLabel, Value  # takes seconds, and a cached source does without
 
@@ -230,119 +319,92 @@ def _classes(source: Mapping[str, Any], values: Mapping[str, list[Any]], column:
     )
 
 
-def _pictures(source: Mapping[str, Any], column: str, where: str, advance: Callable[[], None]) -> dict[str, Tensor]:
-    """Images by split, uint8, [batch, channels, height, width]; all of one size, 1 channel if all are grey, else 3."""
+def _cells(rows: Any, split: str, column: str, where: str) -> Iterator[tuple[str, bytes | Path]]:
+    """The pictures of a split, by name, not decoded."""
     import datasets
 
+    if not isinstance(rows.features[column], datasets.Image):
+        raise InputError(
+            f"{where}: the column {column!r} holds {rows.features[column]}, not images; name the column of images."
+        )
+    encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)).with_format("arrow")
+    cells = (
+        cell for at in range(0, len(rows), AT_ONCE) for cell in encoded[at : at + AT_ONCE].column(column).to_pylist()
+    )
+    for row, cell in enumerate(cells):
+        path = cell and cell["path"]
+        name = f"row {row} of the split {split!r}" + (f" ({path})" if path else "")
+        if cell is None:
+            raise InputError(f"{where}: {name} has no image; give it one or remove the row.")
+        # The file of a cell without bytes is read where its errors have a name.
+        yield name, cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])
+
+
+def _of_one_size(source: Mapping[str, Any], column: str, scaling: Scaling) -> bool:
+    """Whether all pictures that can be read have one size, no larger than that of `scaling`; nothing is decoded."""
+    sizes: set[tuple[int, int]] = set()
+    for split, rows in source.items():
+        for _, cell in _cells(rows, split, column, split):
+            try:
+                with (
+                    warnings.catch_warnings(action="ignore"),
+                    Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell) as picture,
+                ):
+                    turned = picture.getexif().get(ORIENTATION, 1) >= SIDEWAYS
+                    sizes.add(picture.size[:: -1 if turned else 1])
+            except Exception:  # whatever a decoder makes of damaged bytes; it is named when it is decoded
+                continue
+            if len(sizes) > 1:
+                return False
+    return all(width <= scaling.width and height <= scaling.height for width, height in sizes)
+
+
+ORIENTATION, SIDEWAYS = 0x0112, 5
+"""EXIF's tag, and the first of its values that swap the sides."""
+
+
+def _pictures(
+    source: Mapping[str, Any], column: str, where: str, taken: Taken, folder: Path, advance: Callable[[], None]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
+    """Images by split, uint8, [batch, channels, height, width], all of one size, 1 channel if all are grey, else 3; which rows they are; what was left out."""
     arrays: dict[str, np.ndarray] = {}
+    whole = {split: torch.ones(len(rows), dtype=torch.bool) for split, rows in source.items()}
+    damaged: list[str] = []
+    good = dict.fromkeys(source, 0)
+    allowed = int(taken.damaged * sum(map(len, source.values())))
     first = ""
     for split, rows in source.items():
-        if not isinstance(rows.features[column], datasets.Image):
-            raise InputError(
-                f"{where}: the column {column!r} holds {rows.features[column]}, not images; name the column of images."
-            )
-        encoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)).with_format("arrow")
-        cells = (cell for at in range(0, len(rows), 256) for cell in encoded[at : at + 256].column(column).to_pylist())
-        for row, cell in enumerate(cells):
-            path = cell and cell["path"]
-            name = f"row {row} of the split {split!r}" + (f" ({path})" if path else "")
-            if cell is None:
-                raise InputError(f"{where}: {name} has no image; give it one or remove the row.")
-            # The file of a cell without bytes is read where its errors have a name.
-            picture = decoded_picture(
-                cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]), f"{where}: {name}"
-            )
+        for row, (name, cell) in enumerate(_cells(rows, split, column, where)):
+            advance()
+            try:
+                picture = decoded_picture(cell, f"{where}: {name}", taken.scaling)
+            except DamagedError as error:
+                damaged.append(name)
+                whole[split][row] = False
+                if len(damaged) > allowed:
+                    others = f", as {len(damaged) - 1} before it" if allowed else ""
+                    raise InputError(
+                        f"{str(error).rstrip('.')}{others}; at most {taken.damaged:.1%} of the pictures may be damaged (--damaged)."
+                    ) from error
+                continue
             size = picture.shape[:2]
             first = first or name
             if split not in arrays:
-                arrays[split] = np.empty((len(rows), *size, 1), dtype=np.uint8)
-            expected = next(iter(arrays.values())).shape[1:3]
+                arrays[split] = rooms.room((len(rows), picture.shape[2], *size), folder)
+            expected = next(iter(arrays.values())).shape[2:]
             if size != expected:
                 raise InputError(
                     f"{where}: images differ in size, {expected[1]} by {expected[0]} pixels (width by height) in "
-                    f"{first} and {size[1]} by {size[0]} in {name}; bring them to one size."
+                    f"{first} and {size[1]} by {size[0]} in {name}; bring them to one size, with --size for instance."
                 )
-            if picture.shape[2] > arrays[split].shape[3]:
-                arrays[split] = arrays[split].repeat(3, axis=3)
-            arrays[split][row] = picture
-            advance()
-    channels = max(array.shape[3] for array in arrays.values())
-    return {
-        split: torch.from_numpy(array).permute(0, 3, 1, 2).expand(-1, channels, -1, -1).contiguous()
+            arrays[split] = rooms.widened(arrays[split], max(picture.shape[2], arrays[split].shape[1]), folder)
+            arrays[split][good[split]] = picture.transpose(2, 0, 1)
+            good[split] += 1
+        if split not in arrays:
+            raise InputError(f"{where}: no picture of the split {split!r} can be decoded; replace them.")
+    channels = max(array.shape[1] for array in arrays.values())
+    images = {
+        split: torch.from_numpy(rooms.widened(array, channels, folder))[: good[split]]
         for split, array in arrays.items()
     }
-
-
-def decoded_picture(source: bytes | Path, name: str) -> np.ndarray:
-    """One picture as uint8, [height, width, 1 or 3], turned as its EXIF orientation says.
-
-    Args:
-        source: a file, or what is in it.
-        name: what messages call it.
-
-    Raises:
-        InputError: it cannot be decoded, or has more than 8 bits a value.
-    """
-    try:
-        data = source.read_bytes() if isinstance(source, Path) else source
-        with Image.open(io.BytesIO(data)) as picture:
-            # Pillow cuts 16-bit colours to 8 without a word; only the layout of the file's data tells.
-            layouts = [
-                part.args if isinstance(part.args, str) else str((part.args or [""])[0]) for part in picture.tile
-            ]
-            deep = picture.mode[0] in "IF" or any(";16" in layout for layout in layouts)
-            values = None if deep else _values(picture)
-    except Exception as error:  # whatever a decoder makes of damaged bytes
-        raise InputError(f"{name} cannot be decoded ({_line(error)}); replace or remove it.") from error
-    if values is None:
-        raise InputError(f"{name} has more than 8 bits a value; convert it to 8-bit grey or RGB.")
-    return values
-
-
-PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Kinds of picture that are taken from people nobody knows: Pillow hands some others to programs outside of it."""
-
-
-def fitting_picture(source: bytes | Path, name: str, shape: tuple[int, int, int]) -> np.ndarray:
-    """One picture of a classifier's own size, uint8, [channels, height, width]; grey is repeated where the classifier takes colour.
-
-    The size is looked at before anything is decoded: a small file may claim to be a large picture.
-
-    Args:
-        source: a file, or what is in it.
-        name: what messages call it.
-        shape: of the classifier's images.
-
-    Raises:
-        InputError: it cannot be decoded, is of another size, moves, or is in colour where the classifier takes grey.
-    """
-    channels, height, width = shape
-    data = source.read_bytes() if isinstance(source, Path) else source
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, which are refused here
-            with Image.open(io.BytesIO(data), formats=PICTURES) as picture:
-                size, frames = picture.size, getattr(picture, "n_frames", 1)
-    except Exception as error:  # whatever a decoder makes of damaged bytes
-        raise InputError(
-            f"{name} is no picture of a kind that is read here ({', '.join(PICTURES)}), or damaged; replace or remove it."
-        ) from error
-    if frames > 1:
-        raise InputError(f"{name} has {frames} pictures in it; give one that does not move.")
-    if size in ((width, height), (height, width)):
-        found = decoded_picture(data, name).transpose(2, 0, 1)
-        size = found.shape[2], found.shape[1]
-        if size == (width, height):
-            if len(found) > channels:
-                raise InputError(f"{name} is in colour, the classifier takes grey; convert it.")
-            return np.broadcast_to(found, shape)
-    raise InputError(f"{name} is {size[0]} by {size[1]} pixels, the classifier takes {width} by {height}; scale it.")
-
-
-def _values(picture: Image.Image) -> np.ndarray:
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode in ("L", "1"):
-        return np.asarray(picture.convert("L"))[:, :, None]
-    if picture.mode == "P":
-        picture = picture.convert("RGBA")  # straight to RGB, Pillow warns where the palette has transparency
-    return np.asarray(picture.convert("RGB"))
+    return images, whole, tuple(damaged)

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, average, losses, processes, stopping
+from luring import answers, average, losses, processes, rooms, stopping
 from luring.ahead import fetched
-from luring.data import IN_MEMORY, Split
+from luring.data import Split
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.networks import check_lure
@@ -243,7 +243,7 @@ def _train(
             return done >= steps or (schedule.patience is not None and reached.still >= schedule.patience)
 
         with (
-            fetched(fetch, order, ahead=images.nbytes > IN_MEMORY) as batches,
+            fetched(fetch, order, ahead=rooms.large(images.nbytes)) as batches,
             progress(what, steps, done=done, show=show and crew.main) as advance,
         ):
             network.train()

@@ -5,13 +5,16 @@ Every network takes images in [0, 1], [batch, channels, height, width]. A target
 
 import importlib
 import os
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from luring.errors import InputError
@@ -78,7 +81,7 @@ def mnist_lure(shape: Shape = (1, 28, 28)) -> nn.Sequential:
     """The paper's lure for MNIST: an autoencoder through 4×4×8; 4.4 k parameters."""
     if shape[1:] != (28, 28):
         raise InputError(
-            f"the lure 'mnist' is for images of 28 by 28, not {shape[1]} by {shape[2]}: take the lure 'sized'."
+            f"the lure 'mnist' is for images of 28 by 28, not {shape[1]} by {shape[2]}: take the lure 'auto'."
         )
     channels = shape[0]
     return _glorot(
@@ -121,15 +124,17 @@ def cifar10_lure(shape: Shape = (3, 32, 32), *, dropout: float = 0.3) -> nn.Sequ
     return _deep_lure(shape, ("128", "256", "pool", "512", "1024"), ("512", "512", "256", "up", "128", "64"), dropout)
 
 
-def plain_lure(shape: Shape, width: int) -> nn.Sequential:
+def plain_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
     """A lure for images of any size: an autoencoder of five 3×3 convolutions at full and half resolution.
 
     Args:
-        shape: of the images, each side at least 2.
+        shape: of the images, each side at least 2 · `fold`.
         width: channels at full resolution; twice as many at half.
+        fold: where it is above 1, squares of `fold` by `fold` pixels are one place with so many more channels (Shi et al. 2016), and the
+            autoencoder works on those: resolution and cost fall, no pixel is thrown away before the first convolution.
     """
-    channels, height, image_width = shape
-    return nn.Sequential(
+    channels, height, image_width = shape[0] * fold**2, -(-shape[1] // fold), -(-shape[2] // fold)
+    inner = nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
@@ -143,10 +148,36 @@ def plain_lure(shape: Shape, width: int) -> nn.Sequential:
         nn.Conv2d(width, channels, 3, padding=1),
         nn.Sigmoid(),
     )
+    return inner if fold == 1 else Folded(inner, fold)
 
 
-def widest(target: nn.Module, shape: Shape, *, share: float = 0.5) -> int:
-    """The width of the widest `plain_lure` that costs at most a share of its target's multiply-adds.
+class Folded(nn.Module):
+    """A lure that sees squares of pixels as places; sides that `fold` does not divide are continued by their last pixels."""
+
+    def __init__(self, inner: nn.Module, fold: int) -> None:
+        super().__init__()
+        self.inner, self.fold = inner, fold
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[batch, channels, height, width] to the same."""
+        height, width = images.shape[-2:]
+        below, right = -height % self.fold, -width % self.fold
+        if below or right:
+            images = F.pad(images, (0, right, 0, below), mode="replicate")
+        seen = F.pixel_shuffle(self.inner(F.pixel_unshuffle(images, self.fold)), self.fold)
+        return seen[..., :height, :width]
+
+
+WIDTHS = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
+FOLDS = (1, 2, 4, 8, 16)
+FINE = 64
+"""Places a side that a lure works on at most, where its target's cost allows."""
+
+
+def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int, int]:
+    """Width and fold of the widest `plain_lure` that costs at most a share of its target's multiply-adds.
+
+    The fold is the smallest that leaves no more than 64 places a side, or a larger one where nothing else is cheap enough.
 
     Args:
         target: the network it will stand in front of.
@@ -156,26 +187,41 @@ def widest(target: nn.Module, shape: Shape, *, share: float = 0.5) -> int:
     Raises:
         InputError: even the narrowest lure costs more.
     """
+    if not share > 0:
+        raise InputError(f"the lure's share of its target's cost is {share:g}: give a number above 0.")
     budget = share * multiply_adds(target, shape)
-    fitting = [
-        width
-        for width in (64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
-        if multiply_adds(plain_lure(shape, width), shape) <= budget
-    ]
-    if not fitting:
-        raise InputError(
-            f"no lure for images of {shape[1]} by {shape[2]} costs less than {budget:,.0f} multiply-adds, {share:g} of the target's: "
-            "name a lure instead of 'sized'."
-        )
-    return fitting[0]
+    for fold in FOLDS:
+        if (max(shape[1:]) > FINE * fold and fold != FOLDS[-1]) or min(shape[1:]) < 2 * fold:
+            continue
+        for width in WIDTHS:
+            with torch.device("meta"):  # counted without being computed
+                lure = plain_lure(shape, width, fold)
+            if multiply_adds(lure, shape) <= budget:
+                return width, fold
+    raise InputError(
+        f"no lure for images of {shape[1]} by {shape[2]} costs less than {budget:,.0f} multiply-adds, {share:g} of the target's: "
+        "raise --lure-share, or name a lure instead of 'auto'."
+    )
 
 
 def multiply_adds(network: nn.Module, shape: Shape) -> int:
-    """Multiply-adds of one image through a network, counted as it runs."""
+    """Multiply-adds of one image through a network, counted as it runs; attention counts as the matrix products it is."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    with frozen(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *shape, device=device))
-    return counter.get_total_flops() // 2
+    # What takes batches of one size only says so.
+    batch: int = max(getattr(module, "images_at_once", None) or 1 for module in network.modules())
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer of transformers is not counted
+    try:
+        with (
+            frozen(network),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            network(torch.zeros(batch, *shape, device=device))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops() // 2 // batch
 
 
 TARGETS: Mapping[str, Callable[[Shape, int], nn.Module]] = MappingProxyType(
@@ -195,27 +241,36 @@ def make_target(name: str, shape: Shape, classes: int) -> nn.Module:
     return TARGETS[name](shape, classes)
 
 
-def make_lure(name: str, target: nn.Module, shape: Shape) -> tuple[nn.Module, str]:
+def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[nn.Module, str]:
     """A lure by name, with fresh weights, and the name that makes the same one again.
 
     Args:
-        name: `mnist`, `svhn`, `cifar10` (the paper's), `sized` (as wide as half of the target's cost allows), or `plain-WIDTH`.
+        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, or `plain-WIDTH-FOLD`.
         target: the network it will stand in front of.
         shape: of the images.
+        share: of the target's multiply-adds that `auto` may cost.
 
     Raises:
         InputError: no lure has that name, or it is not for images of this shape.
     """
     if name in LURES:
         return LURES[name](shape), name
-    kind, _, width = name.partition("-")
-    if name == "sized":
-        width = str(widest(target, shape))
-    elif kind != "plain" or not width.isdecimal() or int(width) < 1:
+    width, fold = widest(target, shape, share=share) if name == "auto" else _numbers(name)
+    if min(shape[1:]) < 2 * fold:
         raise InputError(
-            f"there is no lure '{name}': give one of {', '.join(LURES)}, sized, plain-WIDTH, or module:function."
+            f"the lure '{name}' is for images of {2 * fold} by {2 * fold} or more, not {shape[1]} by {shape[2]}: take the lure 'auto'."
         )
-    return plain_lure(shape, int(width)), f"plain-{width}"
+    return plain_lure(shape, width, fold), f"plain-{width}" + (f"-{fold}" if fold > 1 else "")
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    """Width and fold in the name of a plain lure."""
+    found = re.fullmatch(r"plain-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
+    if found is None:
+        raise InputError(
+            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, or module:function."
+        )
+    return int(found[1]), int(found[2] or 1)
 
 
 LURES: Mapping[str, Callable[[Shape], nn.Module]] = MappingProxyType(

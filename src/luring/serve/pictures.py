@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from luring.decoded import fitting_picture
 from luring.errors import InputError
+from luring.picture import fitting_picture
 
 Shape = tuple[int, int, int]
 

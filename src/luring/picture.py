@@ -1,0 +1,106 @@
+"""One picture: decoded, turned, brought to a size, or refused."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from luring.errors import InputError
+from luring.scaling import Scaling, scale_picture
+
+
+class DamagedError(InputError):
+    """A picture that cannot be decoded."""
+
+
+def decoded_picture(source: bytes | Path, name: str, scaling: Scaling | None = None) -> np.ndarray:
+    """One picture as uint8, [height, width, 1 or 3], turned as its EXIF orientation says.
+
+    Args:
+        source: a file, or what is in it.
+        name: what messages call it.
+        scaling: to another size.
+
+    Raises:
+        DamagedError: it cannot be decoded.
+        InputError: it has more than 8 bits a value.
+    """
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+        with Image.open(io.BytesIO(data)) as picture:
+            # Pillow cuts 16-bit colours to 8 without a word; only the layout of the file's data tells.
+            layouts = [
+                part.args if isinstance(part.args, str) else str((part.args or [""])[0]) for part in picture.tile
+            ]
+            deep = picture.mode[0] in "IF" or any(";16" in layout for layout in layouts)
+            values = None if deep else _values(picture, scaling)
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise DamagedError(f"{name} cannot be decoded ({_line(error)}); replace or remove it.") from error
+    if values is None:
+        raise InputError(f"{name} has more than 8 bits a value; convert it to 8-bit grey or RGB.")
+    return values
+
+
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Kinds of picture that are taken from people nobody knows: Pillow hands some others to programs outside of it."""
+
+
+LARGEST = 50_000_000
+"""Pixels of a picture that is scaled, at most: a small file may claim to be a large picture."""
+
+
+def fitting_picture(
+    source: bytes | Path, name: str, shape: tuple[int, int, int], scaling: Scaling | None = None
+) -> np.ndarray:
+    """One picture of a classifier's own size, uint8, [channels, height, width]; grey is repeated where the classifier takes colour.
+
+    The size is looked at before anything is decoded: a small file may claim to be a large picture.
+
+    Args:
+        source: a file, or what is in it.
+        name: what messages call it.
+        shape: of the classifier's images.
+        scaling: that pictures of other sizes are brought to this one by; without, they are refused.
+
+    Raises:
+        InputError: it cannot be decoded, is of another size, moves, or is in colour where the classifier takes grey.
+    """
+    channels, height, width = shape
+    data = source.read_bytes() if isinstance(source, Path) else source
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are refused here
+            with Image.open(io.BytesIO(data), formats=PICTURES) as picture:
+                size, frames = picture.size, getattr(picture, "n_frames", 1)
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise InputError(
+            f"{name} is no picture of a kind that is read here ({', '.join(PICTURES)}), or damaged; replace or remove it."
+        ) from error
+    if frames > 1:
+        raise InputError(f"{name} has {frames} pictures in it; give one that does not move.")
+    if size in ((width, height), (height, width)) or (scaling is not None and size[0] * size[1] <= LARGEST):
+        found = decoded_picture(data, name, scaling).transpose(2, 0, 1)
+        size = found.shape[2], found.shape[1]
+        if size == (width, height):
+            if len(found) > channels:
+                raise InputError(f"{name} is in colour, the classifier takes grey; convert it.")
+            return np.broadcast_to(found, shape)
+    raise InputError(f"{name} is {size[0]} by {size[1]} pixels, the classifier takes {width} by {height}; scale it.")
+
+
+def _values(picture: Image.Image, scaling: Scaling | None) -> np.ndarray:
+    ImageOps.exif_transpose(picture, in_place=True)
+    if scaling is not None:
+        picture = scale_picture(picture, scaling)
+    if picture.mode in ("L", "1"):
+        return np.asarray(picture.convert("L"))[:, :, None]
+    if picture.mode == "P":
+        picture = picture.convert("RGBA")  # straight to RGB, Pillow warns where the palette has transparency
+    return np.asarray(picture.convert("RGB"))
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
