@@ -1,4 +1,4 @@
-"""The tables of docs/attacks.md from the rows of the benchmarks: `python benchmarks/table.py`."""
+"""The tables of docs/attacks.md and docs/training.md from the rows of the benchmarks: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -53,5 +53,26 @@ def _queries(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def fitting(found: list[Row]) -> str:
+    """The table of docs/training.md: the loop beside bare passes, and memory over a long run."""
+    lines = [
+        "| target, lure | precision | images | images/s | of the bare passes | waiting for images |",
+        "|---|---|---|--:|--:|--:|",
+    ]
+    for row in rows.select(found, kind="fitting"):
+        low, high = row["of_bare_range"]
+        lines.append(
+            f"| {row['dataset']} | {row['settings']['precision']} | {row['settings']['place']} | {row['images_per_second']:.0f} "
+            f"| {row['of_bare']:.2f} ({low:.2f} to {high:.2f}) | {row['waiting']:.1%} |"
+        )
+    long = [
+        f"Over {row['n']} steps of the smallest ({row['resident'] / 2**20:.0f} MiB) memory grew by {row['grown'] / 2**20:.1f} MiB "
+        "between the second and the last tenth."
+        for row in rows.select(found, kind="endurance")
+    ]
+    return "\n".join([*lines, "", *long])
+
+
 if __name__ == "__main__":
-    print(markdown(rows.read(Path(__file__).parent / "rows.jsonl")))
+    stored = rows.read(Path(__file__).parent / "rows.jsonl")
+    print(markdown(stored), fitting(stored), sep="\n\n")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from luring import data, decoded
+from luring import data, decoded, rooms
 from luring.data import check, load, to_float, toy_zones
 from luring.errors import InputError
 
@@ -886,3 +886,95 @@ def test_real_images(monkeypatch, name, shape, train, test):
     if name == "mnist":
         assert found.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
         assert found.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+# larger than memory
+
+LARGE = """
+import sys, threading, time
+from pathlib import Path
+import torch
+from torch import nn
+from luring import data, fit, rooms
+from luring.schedule import Schedule
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
+
+def use(folder):
+    found = data.load(folder, progress=False)
+    torch.manual_seed(0)
+    lure = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
+    target = nn.Sequential(nn.AvgPool2d(40), nn.Flatten(), nn.LazyLinear(2)).eval()
+    target(torch.rand(1, *found.shape))
+    fit.lure(lure, target, found.train.images, found.validation.images, schedule=Schedule(6, 8), show=False)
+    return found
+
+use(sys.argv[1])  # libraries and their pools
+rooms.IN_MEMORY = rooms.CHUNK = int(sys.argv[3])
+before, highest = anonymous(), 0
+
+def watch():
+    global highest
+    while True:
+        highest = max(highest, anonymous())
+        time.sleep(0.001)
+
+threading.Thread(target=watch, daemon=True).start()
+found = use(sys.argv[2])
+highest = max(highest, anonymous())
+print(highest - before, found.digest, [len(split.labels) for split in parts] if (parts := [found.train, found.validation, found.test]) else 0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_data_set_larger_than_memory_stays_on_the_disk(tmp_path):
+    """64 MiB of pictures are decoded, divided and trained on in a few; the same digests and parts as in memory."""
+    draw = np.random.RandomState(0)
+    for name, n in (("small", 8), ("big", 440)):
+        for label in ("cat", "dog"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(n):
+                picture = draw.randint(0, 256, (160, 160, 3), dtype=np.uint8)
+                Image.fromarray(picture).save(tmp_path / name / label / f"{i}.bmp")
+    whole = quiet(tmp_path / "big", cache=tmp_path / "in memory")
+    environment = {**os.environ, "PYTHONPATH": str(Path(data.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", LARGE, str(tmp_path / "small"), str(tmp_path / "big"), str(2**22)]
+    for _ in range(2):  # decoded, then from the cache
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        grown, digest, counts = done.stdout.split(" ", 2)
+        assert int(grown) < 24
+        assert digest == whole.digest
+        assert counts.strip() == str([len(split.labels) for split in parts(whole)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "IN_MEMORY", 2**22)
+        found = quiet(tmp_path / "big")
+    assert same(found, whole)
+    found.train.images[0] = 0  # stays in memory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rooms, "IN_MEMORY", 2**22)
+        assert same(quiet(tmp_path / "big"), whole)
+
+
+@pytest.mark.parametrize("modes", [("L",), ("L", "RGB"), ("RGB", "L")])
+def test_on_the_disk_is_as_in_memory(tmp_path, monkeypatch, modes):
+    root = image_folder(tmp_path / "pets", modes=modes, splits=("train",))
+    (root / "train" / "cat" / "3.png").write_bytes(b"torn")
+    taken = data.Taken(damaged=0.2)
+    whole = quiet(root, taken=taken, cache=tmp_path / "in memory")
+    monkeypatch.setattr(rooms, "IN_MEMORY", 0)
+    monkeypatch.setattr(rooms, "CHUNK", 50)
+    for _ in range(2):
+        found = quiet(root, taken=taken)
+        assert same(found, whole)
+        assert (found.digest, found.damaged) == (whole.digest, whole.damaged)
+    assert len(cached(tmp_path)) == 2  # the source, and its parts
+
+
+def test_a_disk_too_small_for_the_images_is_told_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(rooms, "IN_MEMORY", 0)
+    with pytest.raises(InputError, match=r"GiB of decoded images do not fit on the disk of .*LURING_CACHE"):
+        rooms.room((2**50,), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -44,3 +44,9 @@ def test_the_benchmarks_table_is_drawn_from_the_stored_rows():
     drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["markdown"](rows.read(ROOT / "benchmarks/rows.jsonl"))
     shown = (ROOT / "docs/attacks.md").read_text().split("<!-- benchmark -->\n")[1].split("<!-- /benchmark -->")[0]
     assert shown.strip() == drawn.strip()
+
+
+def test_the_table_of_fitting_is_drawn_from_the_stored_rows():
+    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["fitting"](rows.read(ROOT / "benchmarks/rows.jsonl"))
+    shown = (ROOT / "docs/training.md").read_text().split("<!-- fitting -->\n")[1].split("<!-- /fitting -->")[0]
+    assert shown.strip() == drawn.strip()

@@ -7,6 +7,14 @@ from luring.errors import InputError
 from luring.frozen import frozen
 from luring.types import Classifier
 
+AT_ONCE, VALUES = 500, 2**21
+"""Most images that a model answers at a time, and most values in them: 500 images of 32 by 32 pixels in colour, 13 of 224 by 224."""
+
+
+def at_once(images: Tensor) -> int:
+    """How many of these images a model answers at a time."""
+    return max(1, min(AT_ONCE, VALUES // max(1, images[:1].numel())))
+
 
 def check_logits(logits: object, batch: int) -> Tensor:
     """The classifier's output, if it is one.
@@ -37,13 +45,13 @@ def check_logits(logits: object, batch: int) -> Tensor:
     return logits
 
 
-def logits(model: Classifier, images: Tensor, *, batch: int = 500) -> Tensor:
+def logits(model: Classifier, images: Tensor, *, batch: int | None = None) -> Tensor:
     """Logits of all images, without gradients and in evaluation mode.
 
     Args:
         model: images to logits.
         images: [n, channels, height, width]; bytes are divided by 255, floats taken as they are.
-        batch: images at a time.
+        batch: images at a time; what `at_once` says where none is given.
 
     Returns:
         [n, classes], on the model's device.
@@ -52,11 +60,13 @@ def logits(model: Classifier, images: Tensor, *, batch: int = 500) -> Tensor:
         InputError: the model's output is not [batch, classes].
     """
     with frozen(model), torch.no_grad():
-        parts = [check_logits(model(prepare(part, model)), len(part)) for part in images.split(batch)]
+        parts = [
+            check_logits(model(prepare(part, model)), len(part)) for part in images.split(batch or at_once(images))
+        ]
     return torch.cat(parts)
 
 
-def labels(model: Classifier, images: Tensor, *, batch: int = 500) -> Tensor:
+def labels(model: Classifier, images: Tensor, *, batch: int | None = None) -> Tensor:
     """The class with the highest logit of each image, [n], int64; arguments as for `logits`."""
     return logits(model, images, batch=batch).argmax(1)
 

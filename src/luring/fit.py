@@ -106,7 +106,9 @@ def classifier(
         return F.cross_entropy(net(images).float(), labels[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(lambda part: answers.labels(network, part), validation_images)
+        found = crew.spread(
+            lambda part: answers.labels(network, part), validation_images, answers.at_once(validation_images)
+        )
         accuracy = float((found == truth).float().mean())
         return accuracy, {"validation accuracy": accuracy}
 
@@ -156,16 +158,19 @@ def lure(
     """
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
+    some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
     with crew.together(_kept(state)):
         if method == "c_e":
-            top = crew.spread(lambda part: answers.logits(target, part), train)
+            top = crew.spread(lambda part: answers.logits(target, part), train, answers.at_once(train))
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
-            two = crew.spread(lambda part: answers.logits(target, part).topk(2, dim=1).indices, train)
+            two = crew.spread(
+                lambda part: answers.logits(target, part).topk(2, dim=1).indices, train, answers.at_once(train)
+            )
             first, second = two.unbind(1)
-        wanted = crew.spread(lambda part: answers.labels(target, part), validation)
+        wanted = crew.spread(lambda part: answers.labels(target, part), validation, some)
     decoy = nn.Sequential(network, target)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
@@ -186,14 +191,14 @@ def lure(
         return value.expand(len(part))
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(lambda part: answers.labels(decoy, part), validation)
+        found = crew.spread(lambda part: answers.labels(decoy, part), validation, some)
         agreement = float((found == wanted).float().mean())
         scores = {"agreement": agreement}
         if truth is not None:
             scores = {"validation accuracy": float((found == truth.to(found.device)).float().mean()), **scores}
         if method != "auto":
             return agreement, scores
-        sums = crew.spread(restored, validation)[:: processes.PART]
+        sums = crew.spread(restored, validation, some)[::some]
         return -float(sums.sum()) / len(validation), scores
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}

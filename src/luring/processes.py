@@ -17,9 +17,6 @@ from luring.stopping import LOST, Stopped
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another one that is silent. One that has ended is noticed at once on the CPU, and by the launcher on GPUs."""
 
-PART = 500
-"""Images that a network answers at a time, on whichever process: the same parts, whatever the number of processes, and so the same numbers."""
-
 BROKEN = re.compile(r"gloo|nccl|connection|peer|timed? ?out|process group", re.IGNORECASE)
 
 
@@ -72,24 +69,25 @@ class Processes:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
-    def spread(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def spread(self, function: Callable[[Tensor], Tensor], images: Tensor, part: int) -> Tensor:
         """`function` of all images, each process taking some; every process gets the whole.
 
         Args:
             function: from some images to a tensor with a row for each.
             images: [n, channels, height, width], the same in every process.
+            part: images given to `function` at a time: the same parts, whatever the number of processes, and so the same numbers.
 
         Returns:
             [n, …], bit for bit what one process gives.
         """
-        parts = images.split(PART)
+        parts = images.split(part)
         own = {index: function(parts[index]) for index in range(self.rank, len(parts), self.count)}
         if self.count == 1:
             return torch.cat(list(own.values()))
         like = own[self.rank] if own else function(parts[0])
         whole = torch.zeros((len(images), *like.shape[1:]), dtype=like.dtype, device=like.device)
         for index, found in own.items():
-            whole[index * PART :][: len(found)] = found
+            whole[index * part :][: len(found)] = found
         return self.add(whole)
 
     @contextmanager
