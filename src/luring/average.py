@@ -3,7 +3,6 @@
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 
@@ -25,12 +24,11 @@ def follow(average: Mapping[str, Tensor], network: nn.Module, decay: float, step
         step: of how many steps the weights are the result, from 1.
     """
     share = 1 - min(decay, (1 + step) / (10 + step))
-    now = network.state_dict()
-    floating = [name for name, tensor in average.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in floating], [now[name].detach() for name in floating], share)  # pyright: ignore[reportPrivateUsage]
-    for name, tensor in average.items():
-        if not tensor.is_floating_point():
-            tensor.copy_(now[name])
+    for name, now in network.state_dict().items():
+        if now.is_floating_point():
+            average[name].lerp_(now.detach(), share)
+        else:
+            average[name].copy_(now)
 
 
 @contextmanager
