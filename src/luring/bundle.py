@@ -223,6 +223,23 @@ def images_for(loaded: Bundle, name: str, *, seed: int = 0, label: str = "label"
     return data.matched(found, loaded.target, tuple(map(str, loaded.config["classes"])))
 
 
+def taken_for(target: Target | None, *, size: int | None = None, damaged: float = 0.01) -> data.Taken:
+    """How pictures are taken for a target: at a size that is asked for, or at its own where they have several, or a larger one.
+
+    Args:
+        target: none where it is made for the images.
+        size: side that all pictures are brought to.
+        damaged: share of them that may be left out.
+
+    Raises:
+        InputError: a share outside [0, 1], or no such size.
+    """
+    if not 0 <= damaged <= 1:
+        raise InputError(f"the share of damaged pictures is {damaged:g}: give a number from 0 to 1.")
+    own = target.preprocessing.scaling if target is not None and target.preprocessing is not None else None
+    return data.Taken(Scaling(size, size) if size is not None else own, size is not None, float(damaged))
+
+
 @dataclass(frozen=True)
 class _Finder:
     """How the target of a bundle is found."""
