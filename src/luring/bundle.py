@@ -174,7 +174,7 @@ def load(
         if not (1 <= channels <= 16 and 1 <= height <= 8192 and 1 <= width <= 8192 and 2 <= classes <= 100_000):
             raise ValueError(f"images {list(shape)}, {classes} classes")  # noqa: TRY301
         name, lure_name = str(config["target"]), str(config["lure"])
-        said = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
+        said: dict[str, Any] = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
         found_scaling = scaling.read(config["scaling"]) if config.get("scaling") else None
         seen = recalled(said["preprocessing"]) if said["preprocessing"] is not None else None
         find = _Finder(folder, name, said, shape, classes, str(digests["target"]), weights)

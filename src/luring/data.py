@@ -233,6 +233,13 @@ def _digits() -> Decoded:
     return decoded.gather({"train": split}, tuple(map(str, range(10))))
 
 
+def hold_out(images: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+    """Images for training, and a seeded 17 % of them for validation."""
+    unknown = torch.full((len(images),), decoded.UNKNOWN)
+    train, validation = _hold_out(Split(images, unknown), VALIDATION, seed)
+    return train.images, validation.images
+
+
 def _hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """What is left, and a random share of a split; each keeps its order."""
     n = len(split.labels)

@@ -76,9 +76,8 @@ def fit(
     """
     import torch
 
-    from luring import answers, bundle, networks, targets
+    from luring import answers, bundle, networks, targets, training
     from luring import data as data_room
-    from luring import fit as fit_room
 
     place, folder = place_of(device), writable(out)
     if steps < 1 or (target_steps is not None and target_steps < 1) or batch < 1 or lr <= 0:
@@ -110,13 +109,13 @@ def fit(
     answers.logits(m, images.test.images[:2])
     labelled = bool(images.classes)
     images = data_room.matched(images, m, found.classes)
-    schedule = fit_room.Schedule(steps, batch, lr)
+    schedule = training.Schedule(steps, batch, lr)
     train_it = target_steps is not None or (own and weights is None)
     if train_it:
         if not labelled:
             raise InputError(f"{data} has no labels to train the target from: leave --target-steps out.")
-        first = fit_room.Schedule(target_steps or TARGET_STEPS, batch, lr)
-        fit_room.classifier(
+        first = training.Schedule(target_steps or TARGET_STEPS, batch, lr)
+        training.classifier(
             m, images.train, images.validation, schedule=first, seed=seed, state=folder / "target.state"
         )
     elif not anyway:
@@ -133,7 +132,7 @@ def fit(
             )
         behind = targets.load(target, shape=images.shape, classes=len(images.classes)).network.to(place)
         joint = networks.compose(p, behind)
-        fit_room.classifier(
+        training.classifier(
             joint,
             images.train,
             images.validation,
@@ -143,7 +142,7 @@ def fit(
             name="stack",
         )
     else:
-        fit_room.lure(
+        training.lure(
             p,
             m,
             images.train.images,
