@@ -1,4 +1,4 @@
-"""How fast `luring.fit.lure` trains, beside bare forward and backward passes, and how its memory grows: `python benchmarks/fit.py`.
+"""How fast `luring.training.lure` trains, beside bare forward and backward passes, and how its memory grows: `python benchmarks/fit.py`.
 
 The bare steps go through M∘P with M frozen, on one batch that lies ready, with no optimiser, no validation and nothing saved; they and the loop
 take turns, so that what else the machine does strikes both. One row a network, precision and place of the images goes to OUT/rows.jsonl, and
@@ -18,7 +18,7 @@ from memory import resident
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from luring import answers, fit, losses, networks, rooms, rows
+from luring import answers, losses, networks, rooms, rows, training
 from luring.frozen import frozen
 from luring.heap import keep_freed_memory
 from luring.schedule import Schedule
@@ -65,9 +65,9 @@ def bare(lure: nn.Module, target: nn.Module, images: Tensor, steps: int, precisi
     return steps * len(images) / (time.perf_counter() - start)
 
 
-def loop(lure: nn.Module, target: nn.Module, images: Tensor, held: Tensor, schedule: Schedule) -> fit.Fitted:
-    """The same by `luring.fit.lure`, which validates once, at the end."""
-    return fit.lure(lure, target, images, held, schedule=schedule, show=False)
+def loop(lure: nn.Module, target: nn.Module, images: Tensor, held: Tensor, schedule: Schedule) -> training.Fitted:
+    """The same by `luring.training.lure`, which validates once, at the end."""
+    return training.lure(lure, target, images, held, schedule=schedule, show=False)
 
 
 def measure(name: str, precision: str, place: str, given: argparse.Namespace) -> None:
@@ -147,7 +147,7 @@ def endure(given: argparse.Namespace) -> None:
     seen: list[tuple[int, int]] = []
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        fit.lure(
+        training.lure(
             lure,
             target,
             images,

@@ -207,7 +207,7 @@ def refused(result, *words):
         (("--data", "digits", "--lure", "mnist", "--target-steps", "5"), ("28 by 28",)),
         (("--data", "digits", "--steps", "0"), ("above 0",)),
         (("--data", "digits", "--device", "tpu9"), ("tpu9",)),
-        (("--data", "digits", "--target-weights", "none.safetensors"), ("none.safetensors",)),
+        (("--data", "digits", "--weights", "none.safetensors"), ("none.safetensors",)),
     ],
 )
 @pytest.mark.usefixtures("pictures")

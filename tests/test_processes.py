@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from luring import answers, cli, fit, networks, processes, rooms
+from luring import answers, cli, networks, processes, rooms
+from luring import training as fit
 from luring.data import Split
 from luring.errors import InputError
 from luring.schedule import Schedule

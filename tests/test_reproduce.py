@@ -8,11 +8,11 @@ import pytest
 
 from luring import answers, bundle, data, rows
 from luring.errors import InputError
-from luring.fit import Schedule
 from luring.paper.calibrate import calibrated, examine
 from luring.paper.evaluate import own
 from luring.paper.experiments import EXPERIMENTS, Attacked, Lure
 from luring.paper.reproduce import reproduce
+from luring.training import Schedule
 from luring.weights import digest
 
 SHORT = Schedule(60, lr=3e-3, validations=2)

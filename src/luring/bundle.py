@@ -174,7 +174,7 @@ def load(
         if not (1 <= channels <= 16 and 1 <= height <= 8192 and 1 <= width <= 8192 and 2 <= classes <= 100_000):
             raise ValueError(f"images {list(shape)}, {classes} classes")  # noqa: TRY301
         name, lure_name = str(config["target"]), str(config["lure"])
-        said = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
+        said: dict[str, Any] = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
         found_scaling = scaling.read(config["scaling"]) if config.get("scaling") else None
         seen = recalled(said["preprocessing"]) if said["preprocessing"] is not None else None
         find = _Finder(folder, name, said, shape, classes, str(digests["target"]), weights)
@@ -221,6 +221,23 @@ def images_for(loaded: Bundle, name: str, *, seed: int = 0, label: str = "label"
             f"the bundle is for images {list(shape)} (channels, height, width), {name} has {list(found.shape)}: give the data it was fitted to."
         )
     return data.matched(found, loaded.target, tuple(map(str, loaded.config["classes"])))
+
+
+def taken_for(target: Target | None, *, size: int | None = None, damaged: float = 0.01) -> data.Taken:
+    """How pictures are taken for a target: at a size that is asked for, or at its own where they have several, or a larger one.
+
+    Args:
+        target: none where it is made for the images.
+        size: side that all pictures are brought to.
+        damaged: share of them that may be left out.
+
+    Raises:
+        InputError: a share outside [0, 1], or no such size.
+    """
+    if not 0 <= damaged <= 1:
+        raise InputError(f"the share of damaged pictures is {damaged:g}: give a number from 0 to 1.")
+    own = target.preprocessing.scaling if target is not None and target.preprocessing is not None else None
+    return data.Taken(Scaling(size, size) if size is not None else own, size is not None, float(damaged))
 
 
 @dataclass(frozen=True)

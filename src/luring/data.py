@@ -265,6 +265,13 @@ def _parted(source: Decoded, seed: int, cache: Path) -> tuple[Split, Split, Spli
     return train, validation, test
 
 
+def hold_out(images: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+    """Images for training, and a seeded 17 % of them for validation."""
+    unknown = torch.full((len(images),), decoded.UNKNOWN)
+    train, validation = _hold_out(Split(images, unknown), VALIDATION, seed)
+    return train.images, validation.images
+
+
 def _hold_out(split: Split, share: float, seed: int, folder: Path | None = None) -> tuple[Split, Split]:
     """What is left, and a random share of a split; each keeps its order. `folder` is for what memory is not to hold."""
     n = len(split.labels)

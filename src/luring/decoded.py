@@ -123,7 +123,7 @@ def write(path: Path, decoded: Decoded) -> None:
     tensors: dict[str, Tensor] = {}
     for name, split in decoded.splits.items():
         tensors |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
-    about = {"splits": list(decoded.splits), "classes": decoded.classes, "digest": decoded.digest}
+    about: dict[str, Any] = {"splits": list(decoded.splits), "classes": decoded.classes, "digest": decoded.digest}
     if decoded.scaling is not None:
         about["scaling"] = asdict(decoded.scaling)
     if decoded.damaged:
@@ -351,7 +351,7 @@ def _of_one_size(source: Mapping[str, Any], column: str, scaling: Scaling) -> bo
                     Image.open(io.BytesIO(cell) if isinstance(cell, bytes) else cell) as picture,
                 ):
                     turned = picture.getexif().get(ORIENTATION, 1) >= SIDEWAYS
-                    sizes.add(picture.size[:: -1 if turned else 1])
+                    sizes.add((picture.height, picture.width) if turned else picture.size)
             except Exception:  # whatever a decoder makes of damaged bytes; it is named when it is decoded
                 continue
             if len(sizes) > 1:

@@ -22,6 +22,7 @@ def calibrate(
     n: int = 1000,
     target: str | None = None,
     lure: str | None = None,
+    weights: Path | None = None,
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -43,24 +44,24 @@ def calibrate(
         step: length of a step, where it is not the preset's own (0.01 for most).
         steps: number of steps, where it is not the preset's own (100 for most).
         n: test images attacked, of those that M and M∘P classify correctly.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
+        lure: module:function of the bundle's lure, where it is not Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
         label: name of the label column.
         image: name of the image column.
         seed: of the choice of images and the attacks; splits are the ones of the same seed of 'luring fit'.
         device: where to compute.
     """
     from luring import bundle as bundle_room
-    from luring import data as data_room
     from luring.paper.calibrate import calibrated, examine
     from luring.paper.evaluate import own
 
     place = place_of(device)
     if n < 1:
         raise InputError(f"n is {n}: give a number of images, 1 or more.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
     folder = writable(out or bundle / "calibration")
-    images = data_room.load(data, seed=seed, label=label, image=image)
+    images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     experiment = own(loaded, images, names(attacks), eps, given(step=step, steps=steps), n)
     detector = calibrated(loaded, images, fpr=fpr, device=place)
     detector.save(bundle)

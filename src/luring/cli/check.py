@@ -27,6 +27,7 @@ def check(
     as_json: Annotated[bool, arg(name="json")] = False,
     target: str | None = None,
     lure: str | None = None,
+    weights: Path | None = None,
     device: Device = "auto",
 ) -> None:
     """Let the guard of a bundle look at picture files: M's answer, the score and the verdict for each.
@@ -37,8 +38,9 @@ def check(
         bundle: folder with a guard, by 'luring calibrate'.
         pictures: a picture, or a folder: every picture in it and in the folders in it.
         as_json: one JSON object a line instead of a table.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
+        lure: module:function of the bundle's lure, where it is not Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
         device: where to compute.
     """
     from luring import bundle as bundle_room
@@ -46,9 +48,15 @@ def check(
     from luring.guard import Detector
 
     place = place_of(device)
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
     detector = Detector.load(bundle, loaded.target.to(place), loaded.decoy.to(place))
-    found = verdicts(detector, pictures, shape=tuple(loaded.config["shape"]), classes=loaded.config["classes"])
+    found = verdicts(
+        detector,
+        pictures,
+        shape=tuple(loaded.config["shape"]),
+        classes=loaded.config["classes"],
+        scaling=loaded.scaling,
+    )
     if not (_print_lines if as_json else _print_table)(found):
         sys.exit(1)
 

@@ -23,6 +23,7 @@ def evaluate(
     batch_size: int | Literal["auto"] = 128,
     target: str | None = None,
     lure: str | None = None,
+    weights: Path | None = None,
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -40,22 +41,22 @@ def evaluate(
         steps: number of steps, where it is not the preset's own (100 for most).
         n: test images attacked, of those that M and M∘P classify correctly.
         batch_size: images attacked at a time; auto takes the largest power of two that fits into half of the free memory, and says which.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
+        lure: module:function of the bundle's lure, where it is not Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
         label: name of the label column.
         image: name of the image column.
         seed: of the choice of images and the attacks.
         device: where to compute.
     """
     from luring import bundle as bundle_room
-    from luring import data as data_room
     from luring.paper.evaluate import evaluate as evaluate_
 
     place, folder = place_of(device), writable(out)
     if n < 1:
         raise InputError(f"n is {n}: give a number of images, 1 or more.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
-    images = data_room.load(data, seed=seed, label=label, image=image)
+    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
+    images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     rows_ = evaluate_(
         loaded,
         images,

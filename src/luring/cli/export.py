@@ -18,6 +18,7 @@ def export(
     data: str | None = None,
     target: str | None = None,
     lure: str | None = None,
+    weights: Path | None = None,
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -33,8 +34,9 @@ def export(
         form: onnx (opset 18), or pt2: a torch.export program.
         layout: plain, or triton: two model repositories for Triton and KServe, one for each machine.
         data: images to compare on: their test part; as for 'luring fit'.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
+        lure: module:function of the bundle's lure, where it is not Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
         label: name of the label column.
         image: name of the image column.
         seed: of the split of the images.
@@ -42,16 +44,19 @@ def export(
     import torch
 
     from luring import bundle as bundle_room
-    from luring import data as data_room
     from luring import export as export_room
     from luring.guard import Detector
 
     if (form, layout) == ("pt2", "triton"):
         raise InputError("the layout for Triton holds ONNX files: give --form onnx, or --layout plain.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
     folder = writable(out)
     shape: tuple[int, int, int] = tuple(loaded.config["shape"])
-    images = data_room.load(data, seed=seed, label=label, image=image).test.images if data else torch.rand(100, *shape)
+    images = (
+        bundle_room.images_for(loaded, data, seed=seed, label=label, image=image).test.images
+        if data
+        else torch.rand(100, *shape)
+    )
     detector = Detector.load(bundle, loaded.target, loaded.decoy) if (bundle / "guard.json").exists() else None
     for name in ("decoy", "decision"):
         inside = Path(name, "1", "model.onnx") if layout == "triton" else Path(f"{name}.{form}")

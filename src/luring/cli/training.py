@@ -11,8 +11,8 @@ from luring.cli.app import place_of, writable
 from luring.errors import InputError
 
 if TYPE_CHECKING:
-    from luring.fit import Log
     from luring.schedule import Schedule
+    from luring.training import Log
 
 MIXED = {"no": "float32", "bf16": "bfloat16"}
 """What `accelerate launch` calls the precisions."""

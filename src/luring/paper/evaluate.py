@@ -9,9 +9,9 @@ from luring.attacks.chunks import BATCH, BatchSize, fitting
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
-from luring.fit import Schedule
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.paper.reproduce import Run, measure_accuracy
+from luring.training import Schedule
 from luring.weights import digest
 
 

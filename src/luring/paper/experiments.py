@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from luring.fit import Schedule
+from luring.training import Schedule
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from luring import answers, bundle, data, fit, metrics, networks, rows, transfer
+from luring import answers, bundle, data, metrics, networks, rows, training, transfer
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
@@ -139,7 +139,7 @@ class Run:
         assert schedule is not None, "an experiment that does not train M is given one"
 
         def train_it(network: nn.Module, state: Path) -> None:
-            fit.classifier(
+            training.classifier(
                 network,
                 dataset.train,
                 dataset.validation,
@@ -165,7 +165,7 @@ class Run:
             return self.trained(name, lambda: networks.compose(lure(), fresh()), dataset)
 
         def fit_it(network: nn.Module, state: Path) -> None:
-            fit.lure(
+            training.lure(
                 network,
                 target,
                 dataset.train.images,

@@ -11,11 +11,22 @@ from luring.errors import InputError
 from luring.networks import TARGETS, Shape
 from luring.targets import exported, factory, onnx_files, timm_models, transformers_models
 from luring.targets.examined import examine
-from luring.targets.preprocessing import Preprocessed, Preprocessing, overridden, recalled
+from luring.targets.preprocessing import Preprocessed, Preprocessing, first_channels, overridden, recalled
 from luring.targets.target import Kind, Target, file_digest
 from luring.weights import fill, read_tensors
 
-__all__ = ["Kind", "Preprocessed", "Preprocessing", "Target", "examine", "file_digest", "kind_of", "load", "rebuild"]
+__all__ = [
+    "Kind",
+    "Preprocessed",
+    "Preprocessing",
+    "Target",
+    "examine",
+    "file_digest",
+    "first_channels",
+    "kind_of",
+    "load",
+    "rebuild",
+]
 
 
 def kind_of(name: str) -> Kind:

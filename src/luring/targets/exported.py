@@ -66,8 +66,8 @@ def load(path: Path) -> Target:
         raise InputError(
             f"{path} does not take one float32 tensor [batch, channels, height, width]: export the classifier alone."
         )
-    sides = [side if isinstance(side, int) else None for side in found.shape]
-    # The numbers that torch.export's guards compare with are Python's; a symbol stands where any size will do.
+    # A symbol, which is no int, stands where any size will do.
+    sides = [int(side) if type(side) is int else None for side in found.shape]
     batch, channels, height, width = sides
     scaling = Scaling(height, width) if height is not None and width is not None else None
     preprocessing = Preprocessing(scaling, channels if channels in (1, 3) else None)
@@ -104,7 +104,8 @@ def _wrong(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def _one(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple | list) and len(output) == 1 else output
+    found: Tensor = output[0] if isinstance(output, tuple | list) and len(output) == 1 else output  # pyright: ignore[reportUnknownVariableType]
+    return found
 
 
 def _line(error: BaseException) -> str:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Attributes: TypeAlias = Mapping[str, Any]
+from luring.targets import windows
+from luring.targets.windows import Attributes
+
 Operator: TypeAlias = Callable[[Attributes, list[Any]], Any]
 
 TYPES = MappingProxyType(
@@ -35,78 +37,6 @@ def ints(value: Any) -> list[int]:
 def tensor(value: Any) -> Tensor:
     """An input as a tensor."""
     return value if isinstance(value, Tensor) else torch.tensor(value)
-
-
-def _pads(a: Attributes, x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
-    """Begin of each side, then end of each side."""
-    mode = a.get("auto_pad", b"NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
-    if mode in ("NOTSET", "VALID"):
-        return a.get("pads", [0] * (2 * len(kernel))) if mode == "NOTSET" else [0] * (2 * len(kernel))
-    begins: list[int] = []
-    ends: list[int] = []
-    for size, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True):
-        total = max(0, (math.ceil(size / s) - 1) * s + d * (k - 1) + 1 - size)
-        small, large = total // 2, total - total // 2
-        begins.append(small if mode == "SAME_UPPER" else large)
-        ends.append(large if mode == "SAME_UPPER" else small)
-    return begins + ends
-
-
-def _padded(x: Tensor, pads: list[int], value: float) -> tuple[Tensor, list[int]]:
-    """Uneven padding done beforehand; what is even is left to the operator."""
-    half = len(pads) // 2
-    if pads[:half] == pads[half:]:
-        return x, pads[:half]
-    order = [p for low, high in zip(reversed(pads[:half]), reversed(pads[half:]), strict=True) for p in (low, high)]
-    return F.pad(x, order, value=value), [0] * half
-
-
-def _conv(a: Attributes, i: list[Any]) -> Tensor:
-    x, weight, bias = i[0], i[1], i[2] if len(i) > 2 else None
-    sides = weight.ndim - 2
-    strides, dilations = a.get("strides", [1] * sides), a.get("dilations", [1] * sides)
-    x, padding = _padded(x, _pads(a, x, list(weight.shape[2:]), strides, dilations), 0.0)
-    conv: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[sides]
-    return conv(x, weight, bias, strides, padding, dilations, a.get("group", 1))
-
-
-def _conv_transpose(a: Attributes, i: list[Any]) -> Tensor:
-    x, weight, bias = i[0], i[1], i[2] if len(i) > 2 else None
-    sides = weight.ndim - 2
-    pads = a.get("pads", [0] * (2 * sides))
-    if a.get("output_shape") or pads[:sides] != pads[sides:] or "auto_pad" in a:
-        raise NotImplementedError("a transposed convolution with uneven padding")
-    conv: Any = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[sides]
-    strides, dilations = a.get("strides", [1] * sides), a.get("dilations", [1] * sides)
-    return conv(
-        x, weight, bias, strides, pads[:sides], a.get("output_padding", [0] * sides), a.get("group", 1), dilations
-    )
-
-
-def _max_pool(a: Attributes, i: list[Any]) -> Tensor:
-    kernel = a["kernel_shape"]
-    strides, dilations = a.get("strides", [1] * len(kernel)), a.get("dilations", [1] * len(kernel))
-    x, padding = _padded(i[0], _pads(a, i[0], kernel, strides, dilations), -math.inf)
-    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
-        x, padding = (
-            F.pad(x, [p for side in reversed(padding) for p in (side, side)], value=-math.inf),
-            [0] * len(kernel),
-        )
-    pool: Any = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(kernel)]
-    return pool(x, kernel, strides, padding, dilations, bool(a.get("ceil_mode", 0)))
-
-
-def _average_pool(a: Attributes, i: list[Any]) -> Tensor:
-    kernel = a["kernel_shape"]
-    strides = a.get("strides", [1] * len(kernel))
-    pads, counted = _pads(a, i[0], kernel, strides, [1] * len(kernel)), bool(a.get("count_include_pad", 0))
-    x, padding = _padded(i[0], pads, 0.0)
-    pool: Any = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(kernel)]
-    if x is not i[0] and not counted:
-        share, _ = _padded(torch.ones_like(i[0]), pads, 0.0)
-        return pool(x, kernel, strides) / pool(share, kernel, strides)
-    return pool(x, kernel, strides, padding, bool(a.get("ceil_mode", 0)), counted)
 
 
 def _batch_norm(a: Attributes, i: list[Any]) -> Tensor:
@@ -232,10 +162,10 @@ def _resize(a: Attributes, i: list[Any]) -> Tensor:
     said = {k: v.decode() if isinstance(v, bytes) else v for k, v in a.items()}
     x, how = i[0], said.get("mode", "nearest")
     sizes = ints(i[3])[2:] if len(i) > 3 and i[3] is not None else None
-    scales = i[2] if len(i) > 2 and i[2] is not None else (i[1] if len(i) == 2 else None)
+    scales: Any = i[2] if len(i) > 2 and i[2] is not None else (i[1] if len(i) == 2 else None)
     if sizes is None and scales is None:
         raise NotImplementedError("a Resize without sizes or scales")
-    if sizes is None:
+    if sizes is None and scales is not None:
         sizes = [math.floor(size * factor) for size, factor in zip(x.shape, scales.tolist(), strict=True)][2:]
     place = said.get("coordinate_transformation_mode", "asymmetric" if len(i) == 2 else "half_pixel")
     if how == "nearest" and place == "asymmetric" and said.get("nearest_mode", "floor") == "floor":
@@ -318,7 +248,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Abs": _each(torch.abs),
         "Add": _each(torch.add),
         "And": _each(torch.logical_and),
-        "AveragePool": _average_pool,
+        "AveragePool": windows.average_pool,
         "BatchNormalization": _batch_norm,
         "Cast": lambda a, i: tensor(i[0]).to(TYPES[a["to"]]),
         "Ceil": _each(torch.ceil),
@@ -329,8 +259,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "ConstantOfShape": lambda a, i: (
             tensor(a.get("value", torch.zeros(1))).reshape(-1)[0].expand(ints(i[0])).clone()
         ),
-        "Conv": _conv,
-        "ConvTranspose": _conv_transpose,
+        "Conv": windows.conv,
+        "ConvTranspose": windows.conv_transpose,
         "Cos": _each(torch.cos),
         "DepthToSpace": _depth_to_space,
         "Div": _div,
@@ -364,7 +294,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "LogSoftmax": _softmax(torch.log_softmax),
         "MatMul": _each(torch.matmul),
         "Max": _all(torch.maximum),
-        "MaxPool": _max_pool,
+        "MaxPool": windows.max_pool,
         "Min": _all(torch.minimum),
         "Mish": _each(F.mish),
         "Mul": _each(torch.mul),

@@ -32,12 +32,12 @@ def load(name: str, weights: Mapping[str, Tensor] | None) -> Target:
     _known(timm, model)
     if weights is None:
         try:
-            network: nn.Module = timm.create_model(model, pretrained=True)
+            network: Any = timm.create_model(model, pretrained=True)
         except Exception as error:  # each layer between here and the hub has its own
             raise InputError(
                 f"the pretrained weights of {name} cannot be had ({_line(error)}): give a safetensors file of its state_dict with --weights."
             ) from error
-        arguments = {"num_classes": network.num_classes, "in_chans": _channels(network)}
+        arguments = {"num_classes": int(network.num_classes), "in_chans": _channels(network)}
     else:
         arguments = _arguments(timm, model, weights)
         network = _made(timm, model, arguments)
@@ -116,7 +116,7 @@ def _arguments(timm: Any, model: str, weights: Mapping[str, Tensor]) -> dict[str
 
 
 def _target(network: nn.Module, name: str, model: str, arguments: Mapping[str, int]) -> Target:
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     said: dict[str, Any] = resolve_data_config(model=network)
     height, width = (arguments["img_size"],) * 2 if "img_size" in arguments else said["input_size"][1:]

@@ -11,10 +11,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from luring import answers, data, fit, networks, progress
+from luring import answers, data, networks, progress, training
 from luring.attacks import preset
 from luring.errors import InputError
-from luring.fit import Schedule
+from luring.training import Schedule
 from luring.transfer import choose, craft, transfer
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ def fit_lure(network=None, target=None, **settings):
     settings = {"schedule": Schedule(12, batch=16), "show": False, "gap_max": 10.0} | settings
     network = network if network is not None else small_lure()
     target = target if target is not None else target_with_everything()
-    return network, fit.lure(network, target, IMAGES, IMAGES[:30], **settings)
+    return network, training.lure(network, target, IMAGES, IMAGES[:30], **settings)
 
 
 @pytest.mark.parametrize("method", ["luring", "luring_alt", "c_e", "auto"])
@@ -98,7 +98,7 @@ def test_progress_tells_loss_accuracy_agreement_rate_and_time_left(monkeypatch, 
     told = r"fit luring: 12 of 12, 0 s left, loss -?\d+\.\d{3}, validation accuracy (\d\.\d{4}), agreement (\d\.\d{4}), \d+ images/s"
     accuracy, agreement = re.fullmatch(told, lines[-1]).groups()
     assert accuracy == agreement
-    fit.classifier(target_with_everything(), PART, PART, schedule=Schedule(4, 16, validations=1))
+    training.classifier(target_with_everything(), PART, PART, schedule=Schedule(4, 16, validations=1))
     lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"fit target: 1 of 4, \d+ s left, loss \d+\.\d{3}, \d+ images/s", lines[0])
     assert "validation accuracy" in lines[-1]
@@ -120,10 +120,10 @@ def loss_of(network, target, method):
         decoy = target(seen)
         return float(
             {
-                "luring": lambda: fit.losses.luring(decoy, first, second, gap_max=10.0),
-                "luring_alt": lambda: fit.losses.luring_alt(decoy, first),
-                "c_e": lambda: fit.losses.c_e(decoy, top),
-                "auto": lambda: fit.losses.auto(seen, IMAGES),
+                "luring": lambda: training.losses.luring(decoy, first, second, gap_max=10.0),
+                "luring_alt": lambda: training.losses.luring_alt(decoy, first),
+                "c_e": lambda: training.losses.c_e(decoy, top),
+                "auto": lambda: training.losses.auto(seen, IMAGES),
             }[method]()
         )
 
@@ -131,7 +131,7 @@ def loss_of(network, target, method):
 @pytest.fixture(scope="module")
 def trained():
     target = target_with_everything()
-    fit.classifier(target, PART, PART, schedule=Schedule(80, 16, 1e-2), show=False)
+    training.classifier(target, PART, PART, schedule=Schedule(80, 16, 1e-2), show=False)
     return target
 
 
@@ -155,7 +155,7 @@ def test_the_state_that_is_kept_is_the_best_and_its_score_is_told(trained, metho
     assert 0 < fitted.step <= 40
     if method == "auto":
         with torch.no_grad():
-            assert fitted.score == pytest.approx(-float(fit.losses.auto(lure(IMAGES[:30]), IMAGES[:30])), rel=1e-4)
+            assert fitted.score == pytest.approx(-float(training.losses.auto(lure(IMAGES[:30]), IMAGES[:30])), rel=1e-4)
     else:
         decoy = networks.compose(lure, trained)
         agreement = (answers.labels(decoy, IMAGES[:30]) == answers.labels(trained, IMAGES[:30])).float().mean()
@@ -220,11 +220,11 @@ def test_the_same_seed_gives_the_same_weights_and_the_generator_is_the_callers(t
 
 
 def test_each_epoch_shows_every_image_once():
-    order = fit._order(10, 5, 0, 0)
+    order = training._order(10, 5, 0, 0)
     first, second = (torch.cat([next(order), next(order)]) for _ in range(2))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
-    assert torch.equal(next(fit._order(10, 5, 0, 3)), second[5:])
+    assert torch.equal(next(training._order(10, 5, 0, 3)), second[5:])
 
 
 def test_half_precision_keeps_weights_whole(trained):
@@ -256,7 +256,7 @@ def test_a_target_that_gives_no_logits_is_refused(change):
     with pytest.raises(InputError, match="the target gave"):
         fit_lure(target=Gives(change))
     with pytest.raises(InputError, match="the target gave"):
-        fit.classifier(Gives(change), PART, PART, schedule=Schedule(2, 16), show=False)
+        training.classifier(Gives(change), PART, PART, schedule=Schedule(2, 16), show=False)
 
 
 def test_a_lure_that_gives_no_such_image_is_refused():
@@ -279,14 +279,14 @@ import sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_fit import fit_digits
+from test_training import fit_digits
 from safetensors.torch import save_file
 save_file({n: t.contiguous() for n, t in fit_digits(Path(sys.argv[2])).state_dict().items()}, sys.argv[3])
 """
 
 
 def fit_digits(state):
-    fit.SAVE_EVERY = 0.0
+    training.SAVE_EVERY = 0.0
     from sklearn.datasets import load_digits
 
     images = torch.from_numpy(load_digits().images[:400]).float().div(16).unsqueeze(1)
@@ -294,7 +294,7 @@ def fit_digits(state):
     target = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     lure = small_lure()
     schedule = Schedule(160, batch=16, lr=1e-2, validations=20)
-    fit.lure(lure, target, images, images[:100], gap_max=5.0, schedule=schedule, state=state, show=False)
+    training.lure(lure, target, images, images[:100], gap_max=5.0, schedule=schedule, state=state, show=False)
     return lure
 
 
@@ -320,11 +320,11 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_pat
     assert 40 <= steps_done(state) < 160
     assert not out.exists()
     subprocess.run(command, env=environment, check=True, timeout=60)
-    before = fit.SAVE_EVERY
+    before = training.SAVE_EVERY
     try:
         whole = fit_digits(None).state_dict()
     finally:
-        fit.SAVE_EVERY = before
+        training.SAVE_EVERY = before
     with safe_open(out, framework="pt") as file:
         resumed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert same(whole, resumed)
@@ -337,8 +337,8 @@ class Stop(Exception):  # noqa: N818
 
 def test_many_interruptions_cost_nothing_either(tmp_path, trained, monkeypatch):
     whole, expected = fit_lure(None, trained, schedule=Schedule(30, 16))
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    state, inner, reached = tmp_path / "state", fit._save, 0
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    state, inner, reached = tmp_path / "state", training._save, 0
 
     def save_and_stop(*args):
         nonlocal reached
@@ -347,7 +347,7 @@ def test_many_interruptions_cost_nothing_either(tmp_path, trained, monkeypatch):
         if reached % 7 == 0:
             raise Stop
 
-    monkeypatch.setattr(fit, "_save", save_and_stop)
+    monkeypatch.setattr(training, "_save", save_and_stop)
     for seed in (1, 7, 8, 9):  # only the first start's weights count
         with pytest.raises(Stop):
             fit_lure(small_lure(seed), trained, schedule=Schedule(30, 16), state=state)
@@ -410,13 +410,13 @@ def test_luring_makes_attacks_on_the_decoy_noticed():
     digits = data.load("digits", seed=0, progress=False)
     torch.manual_seed(0)
     target = networks.plain_target(digits.shape, 10)
-    fit.classifier(target, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
+    training.classifier(target, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
     decoys = {}
     for method in ("c_e", "luring"):
         torch.manual_seed(0)
         lure = networks.plain_lure(digits.shape, 16)
         schedule = Schedule(800, lr=3e-3)
-        fit.lure(
+        training.lure(
             lure,
             target,
             digits.train.images,
