@@ -908,7 +908,7 @@ def use(folder):
     lure = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
     target = nn.Sequential(nn.AvgPool2d(40), nn.Flatten(), nn.LazyLinear(2)).eval()
     target(torch.rand(1, *found.shape))
-    training.lure(lure, target, found.train.images, found.validation.images, schedule=Schedule(6, 8), show=False)
+    training.lure(lure, target, found.train.images, found.validation.images, schedule=Schedule(6, 2), show=False)
     return found
 
 use(sys.argv[1])  # libraries and their pools

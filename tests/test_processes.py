@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from luring import answers, cli, networks, processes, rooms
+from luring import answers, cli, networks, processes, rooms, tracking
 from luring import training as fit
 from luring.data import Split
 from luring.errors import InputError
 from luring.schedule import Schedule
 from luring.state import load
-from luring.stopping import LOST, Stopped
+from luring.stopping import LOST, Stopped, at_once
 from luring.weights import write_tensors
 
 torch.set_num_threads(1)
@@ -272,6 +272,15 @@ def test_a_signal_is_obeyed_after_the_step(tmp_path, number):
     assert same(told(fitted(lure(lambda: Struck(0, 0)), tmp_path / "state"))[0], whole)
 
 
+def test_a_signal_at_the_last_step_is_obeyed_by_what_follows(tmp_path):
+    """The lure's training after the target's, say: it must not be forgotten."""
+    with pytest.raises(Stopped) as caught, at_once():
+        fitted(lure(lambda: Struck(18, signal.SIGTERM)), tmp_path / "state")
+    assert "between two pieces of work" in caught.value.sentence
+    _, reached = fitted(lure(lambda: Struck(1, signal.SIGTERM)), tmp_path / "state")
+    assert reached.images_per_second == 0  # nothing was left to do
+
+
 def test_a_full_disk_is_told_and_the_state_before_is_whole(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     whole, _ = told(fitted())
@@ -432,3 +441,52 @@ def test_sigterm_exits_for_the_scheduler_and_the_same_command_ends_with_the_same
     capsys.readouterr()
     one, other = (folder / "b/lure.safetensors" for folder in (tmp_path, tmp_path / "other"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_accelerate_launch_says_of_precision_is_taken_unless_told_otherwise(monkeypatch):
+    from luring.cli.training import Training
+
+    assert Training().schedule(5, 2, 0.1).precision == "float32"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert Training().schedule(5, 2, 0.1).precision == "bfloat16"
+    assert Training(precision="float32").schedule(5, 2, 0.1).precision == "float32"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(InputError, match="fp16"):
+        Training().schedule(5, 2, 0.1)
+
+
+# Curves
+
+
+def test_curves_are_kept_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told_of = {}
+    with tracking.tracked("tensorboard", tmp_path, "lure", {"lr": 0.1}) as log:
+        fitted(log=lambda values, step: (log(values, step), told_of.__setitem__(step, values)))
+    read = EventAccumulator(str(tmp_path / "tensorboard/lure")).Reload()
+    for name in ("loss", "rate", "images_per_second", "agreement"):
+        found = [(event.step, event.value) for event in read.Scalars(name)]
+        assert found == [(step, pytest.approx(values[name])) for step, values in told_of.items() if name in values]
+    assert [step for step, values in told_of.items() if "agreement" in values] == [3, 6, 9, 12, 15, 18]
+    assert [step for step, _ in [(event.step, 0) for event in read.Scalars("loss")]] == list(range(1, 19))
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    with (
+        pytest.raises(InputError, match=r"wandb is not installed: pip install 'luring\[wandb\]'"),
+        tracking.tracked("wandb", tmp_path, "lure", {}),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trackers_settings_are_taken_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    before = dict(os.environ)
+    with tracking.tracked("tensorboard", tmp_path, "lure", {}):
+        assert os.environ["WANDB_MODE"] == "disabled"
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert dict(os.environ) == before

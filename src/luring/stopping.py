@@ -35,7 +35,7 @@ def at_once() -> Generator[None]:
 
 @contextmanager
 def waiting() -> Generator[Callable[[], int]]:
-    """Signals are noted, for work that looks now and then whether it should end.
+    """Signals are noted, for work that looks now and then whether it should end; one that came too late for that is obeyed afterwards.
 
     Yields:
         A function that gives the number of the signal that came, 0 for none.
@@ -48,6 +48,8 @@ def waiting() -> Generator[Callable[[], int]]:
 
     with _handling(note):
         yield lambda: came
+    if came:
+        signal.raise_signal(came)
 
 
 def stopped(number: int, after: str) -> Stopped:

@@ -253,7 +253,7 @@ def _train(
         ):
             network.train()
             scores: dict[str, float] = {}
-            since = torch.zeros((), device=device)
+            since, taken, shown = torch.zeros((), device=device), 0, math.nan
             while not ended():
                 rate = schedule.rate(done)
                 for group in adam.param_groups:
@@ -261,8 +261,8 @@ def _train(
                 if crew.count > 1:
                     torch.manual_seed(((seed * 1_000_003 + done) * 65_537 + crew.rank) % 2**63)
                 adam.zero_grad()
-                value = _backward(crew, net, loss, batches.next(), batch, schedule.precision)
-                since = since + value
+                since = since + _backward(crew, net, loss, batches.next(), batch, schedule.precision)
+                taken += 1
                 looked = device.type == "cpu" or done % LOOK_EVERY == 0 or schedule.validates(done + 1)
                 stop = 0
                 if looked:
@@ -271,7 +271,7 @@ def _train(
                         raise InputError(
                             f"the loss is not finite after {done} steps: lower the learning rate ({schedule.lr:g}) or check the images."
                         )
-                    since = torch.zeros((), device=device)
+                    since, taken, shown = torch.zeros((), device=device), 0, sofar / taken
                 adam.step()
                 done += 1
                 if mean is not None and schedule.ema is not None:
@@ -286,14 +286,11 @@ def _train(
                     _save(state, network, adam, settings, reached.at(done), mean)
                     saved = time.monotonic()
                 speed = (done - first) * batch / (time.monotonic() - started)
-                advance(1, partial(_said, value, scores, speed))
-                if (
-                    log is not None
-                    and crew.main
-                    and looked
-                    and (schedule.validates(done) or done % max(1, steps // 1000) == 0)
-                ):
-                    log({"loss": float(value), "rate": rate, "images_per_second": speed, **_plain(scores)}, done)
+                advance(1, partial(_said, shown, scores, speed))
+                validated = schedule.validates(done)
+                if log is not None and crew.main and looked and (validated or done % max(1, steps // 1000) == 0):
+                    now = {name.replace(" ", "_"): score for name, score in scores.items()} if validated else {}
+                    log({"loss": shown, "rate": rate, "images_per_second": speed, **now}, done)
                 if stop and not ended():
                     crew.meet()
                     raise stopping.stopped(stop, f"after {done} of {steps} steps of {what}")
@@ -351,18 +348,11 @@ def _kept(state: Path | None) -> str:
     return "Nothing was kept of it." if state is None else f"The same command goes on from the last state in {state}."
 
 
-def _said(value: Tensor, scores: Mapping[str, float], speed: float) -> str:
+def _said(loss: float, scores: Mapping[str, float], speed: float) -> str:
+    """What progress tells of a step."""
     return ", ".join(
-        (
-            f"loss {float(value):.3f}",
-            *(f"{name} {score:.4f}" for name, score in scores.items()),
-            f"{speed:.0f} images/s",
-        )
+        (f"loss {loss:.3f}", *(f"{name} {score:.4f}" for name, score in scores.items()), f"{speed:.0f} images/s")
     )
-
-
-def _plain(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name.replace(" ", "_"): score for name, score in scores.items()}
 
 
 def _order(count: int, batch: int, seed: int, done: int) -> Iterator[Tensor]:
