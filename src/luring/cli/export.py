@@ -45,13 +45,19 @@ def export(
     from luring import data as data_room
     from luring import export as export_room
     from luring.guard import Detector
+    from luring.paper.evaluate import check_shape
 
     if (form, layout) == ("pt2", "triton"):
         raise InputError("the layout for Triton holds ONNX files: give --form onnx, or --layout plain.")
     loaded = bundle_room.load(bundle, target=target, lure=lure)
     folder = writable(out)
     shape: tuple[int, int, int] = tuple(loaded.config["shape"])
-    images = data_room.load(data, seed=seed, label=label, image=image).test.images if data else torch.rand(100, *shape)
+    if data:
+        known = data_room.load(data, seed=seed, label=label, image=image)
+        check_shape(loaded, known)
+        images = known.test.images
+    else:
+        images = torch.rand(100, *shape, generator=torch.Generator().manual_seed(seed))
     detector = Detector.load(bundle, loaded.target, loaded.decoy) if (bundle / "guard.json").exists() else None
     for name in ("decoy", "decision"):
         inside = Path(name, "1", "model.onnx") if layout == "triton" else Path(f"{name}.{form}")

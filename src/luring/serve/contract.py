@@ -80,7 +80,7 @@ def infer(settings: Settings, served: "Served") -> dict[str, Any]:
         shape={"type": "array", "items": {"type": "integer"}},
     )
     answer = _object(
-        model_name={"const": settings.surface},
+        model_name={"const": settings.name},
         model_version={"type": "string"},
         outputs={"type": "array", "items": output},
     )
