@@ -47,18 +47,18 @@ def ready(port, seconds=60, process=None):
         time.sleep(0.05)
 
 
-def launch(folder, surface, *options, environment=None, log=None):
+def launch(folder, surface, *options, environment=None, log=None, port=None):
     """A server's process and its port; it may not be ready yet."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "luring", "serve", surface, str(folder), "--port", str(port), *map(str, options)]
-    errors = log.open("wb") if log else None
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
-    )
+    with (log or Path(os.devnull)).open("ab") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        )
     return process, port
 
 

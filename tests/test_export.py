@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(tmp_path, det
         export.decoy(tmp_path / "a.pt2", Branching(), SHAPE, x)
     with pytest.raises(InputError, match=r"a\.pt2 does not answer as the network does .* on 4 images"):
         export.decoy(tmp_path / "a.pt2", Drawing(), SHAPE, x)
-    with pytest.raises(InputError, match="neither in .onnx nor in .pt2"):
+    with pytest.raises(InputError, match=r"neither in \.onnx nor in \.pt2"):
         export.decoy(tmp_path / "a.pth", Drawing(), SHAPE, x)
     with pytest.raises(InputError, match="two torch modules"):
         export.decision(tmp_path / "a.pt2", Detector(lambda x: x, detector.decoy), SHAPE, x)

@@ -106,25 +106,25 @@ def application(settings: Settings, served: Served) -> ASGIApp:
         found = await asked(request, images)
         return _inferred(name, wanted, outputs, found)
 
-    @app.get("/v2/health/live", summary="The process answers", **contract.plain("live", "boolean"))
+    @app.get("/v2/health/live", summary="The process answers", **contract.plain(settings, "live", "boolean"))
     async def live() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _json({"live": True})
 
-    @app.get("/v2/health/ready", summary="Images are answered", **contract.ready("ready"))
-    @app.get(f"/v2/models/{name}/ready", summary="Images are answered", **contract.ready("ready"))
+    @app.get("/v2/health/ready", summary="Images are answered", **contract.ready(settings, "ready"))
+    @app.get(f"/v2/models/{name}/ready", summary="Images are answered", **contract.ready(settings, "ready"))
     async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
         working = batcher.working()
         return _json({"ready": working}, 200 if working else 503)
 
-    @app.get("/v2", summary="The server", **contract.plain("name", "string"))
+    @app.get("/v2", summary="The server", **contract.plain(settings, "name", "string"))
     async def server() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _json({"name": name, "version": __version__, "extensions": ["binary_tensor_data"]})
 
-    @app.get("/v2/models", summary="Its one model", **contract.plain("models", "array"))
+    @app.get("/v2/models", summary="Its one model", **contract.plain(settings, "models", "array"))
     async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _json({"models": [name]})
 
-    @app.get(f"/v2/models/{name}", summary="What it takes and gives", **contract.plain("name", "string"))
+    @app.get(f"/v2/models/{name}", summary="What it takes and gives", **contract.plain(settings, "name", "string"))
     async def metadata() -> Response:  # pyright: ignore[reportUnusedFunction]
         tensors = {
             key: {"name": key, "datatype": kind, "shape": [-1, *row]} for key, (kind, row) in served.outputs.items()
@@ -140,7 +140,7 @@ def application(settings: Settings, served: Served) -> ASGIApp:
             }
         )
 
-    @app.get("/metrics", summary="Numbers for Prometheus", **contract.text())
+    @app.get("/metrics", summary="Numbers for Prometheus", **contract.text(settings))
     async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(served.metrics.page(), media_type="text/plain; version=0.0.4")
 
@@ -249,11 +249,14 @@ async def _images(request: Request, shape: pictures.Shape, most: int) -> np.ndar
         form = await _Form(request.headers, request.stream(), max_files=most + 1, max_fields=most + 1).parse()
     except MultiPartException as error:
         raise InputError(f"the form cannot be read ({error.message}): send pictures as multipart/form-data.") from error
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    try:
+        files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    finally:
+        await form.close()
     if not files:
         raise InputError("the form has no file: send pictures, each as a file of the field 'images'.")
     pictures.counted(len(files), most)
-    return pictures.from_files([await file.read() for file in files], shape)
+    return pictures.from_files(files, shape)
 
 
 class _Form(MultiPartParser):
@@ -302,7 +305,7 @@ def _inferred(name: str, request: Mapping[str, Any], outputs: Mapping[str, bool]
         else:
             described.append({**tensor, "data": values.ravel()})
     said: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": described}
-    if isinstance(request.get("id"), str):
+    if "id" in request:
         said["id"] = request["id"]
     body = orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
     if not after:

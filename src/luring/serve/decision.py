@@ -92,10 +92,15 @@ def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
         calibrated = float(loaded.config["metrics"]["disagreement"])
     metrics = DecisionMetrics(threshold, calibrated, detector.fpr)
 
+    apart = "stack" in loaded.config["digests"]
+
     def network(images: np.ndarray) -> Answers:
         x = torch.from_numpy(images)
         with torch.inference_mode():
-            m, mop = loaded.target(x), loaded.decoy(x)
+            if apart:
+                m, mop = loaded.target(x), loaded.decoy(x)
+            else:  # M's weights are gone through once
+                m, mop = loaded.target(torch.cat([x, loaded.lure(x)])).chunk(2)
             scores = guard.scored(detector.policy, m, mop, detector.reference)
         flagged, label = scores > threshold, m.argmax(1)
         shown = label.where(~flagged, torch.tensor(REJECTED)) if mode == "reject" else label

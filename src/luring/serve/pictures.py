@@ -95,6 +95,8 @@ def from_v2(body: bytes, header: str | None, shape: Shape, most: int) -> tuple[n
     inputs: Any = request.pop("inputs", None)
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):  # pyright: ignore[reportUnknownArgumentType]
         raise InputError("'inputs' is not a list of one tensor: send the one input 'images'.")
+    if not isinstance(request.get("id", ""), str):
+        raise InputError("'id' is not a string: make it one, or leave it out.")
     tensor: dict[str, Any] = inputs[0]
     if tensor.get("name") != "images" or tensor.get("datatype") != "FP32":
         raise InputError("the input is not 'images' of datatype FP32: name it so.")

@@ -1,0 +1,123 @@
+"""Whoever asks the decoy server learns nothing of the guard: what its processes import, what its answers look like, how long they take."""
+
+import random
+import re
+import time
+from http.client import HTTPConnection
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp, mannwhitneyu
+
+from luring import answers
+from serving import ask, binary, known, lists, serving, unpacked
+
+EACH = 300
+"""Requests of each kind whose times are compared."""
+SURE = 1e-4
+"""Below this probability the times would be told apart: a chance of one in ten thousand that the test fails on equal ones."""
+
+
+@pytest.fixture(scope="module")
+def all_known(calibrated):
+    return known(calibrated)
+
+
+@pytest.fixture(scope="module")
+def server(calibrated, tmp_path_factory):
+    """A decoy server whose processes write down what they import."""
+    log = tmp_path_factory.mktemp("apart") / "imports"
+    watched = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with serving(calibrated, "decoy", environment=watched, log=log) as (_, port):
+        yield port, log
+
+
+def test_no_process_of_it_imports_the_decision(server, all_known):
+    port, log = server
+    for path in ("/metrics", "/openapi.json", "/v2", "/v2/models/decoy", "/nothing"):
+        ask(port, path)
+    assert ask(port, "/predict", lists(all_known[2][:2]))[0] == 200
+    modules = set(re.findall(r"\| +(\S+)$", log.read_text(), re.MULTILINE))
+    assert {"luring.serve.decoy", "luring.serve.app", "luring.bundle", "torch", "fastapi"} <= modules
+    assert not {"luring.guard", "luring.serve.decision", "luring.check", "luring.export"} & modules
+
+
+def test_no_path_nor_header_leads_to_the_decision(server, all_known):
+    port, _ = server
+    _, _, images, flagged = all_known
+    x = images[flagged][:1]
+    body = lists(x)
+    plain = ask(port, "/predict", body)[2]
+    for headers in (
+        {"authorization": "Bearer x"},
+        {"x-forwarded-for": "127.0.0.1", "x-forwarded-host": "decision", "x-original-url": "/v2/models/decision"},
+        {"x-luring-mode": "flag", "x-http-method-override": "GET", "cookie": "decision=1"},
+        {"host": "decision"},
+    ):
+        assert ask(port, "/predict", body, headers=headers)[2] == plain
+    assert ask(port, "/predict?mode=flag&decision=1", body)[2] == plain
+    packed, kind = binary(x.numpy())
+    for model in ("decision", "guard", "target", "lure", "decoy/versions/decision", "..%2fdecision"):
+        assert ask(port, f"/v2/models/{model}/infer", packed, headers=kind)[0] == 404
+        assert ask(port, f"/v2/models/{model}")[0] == 404
+    for path in (
+        "/decision",
+        "/guard.json",
+        "/guard.safetensors",
+        "/..%2f..%2fguard.json",
+        "/docs",
+        "/redoc",
+        "/static",
+    ):
+        assert ask(port, path)[0] == 404
+    asked = b'{"inputs": [], "outputs": [{"name": "flagged"}], "parameters": {"mode": "flag"}}'
+    assert ask(port, "/v2/models/decoy/infer", asked)[0] == 400
+    _, _, openapi = ask(port, "/openapi.json")
+    _, _, metrics = ask(port, "/metrics")
+    for text in (openapi, metrics):
+        assert not re.search(rb"flagged|verdict|score|threshold|disagree|reject|adversar|token", text)
+
+
+def test_the_answer_to_a_guarded_image_has_the_form_of_every_other(server, all_known):
+    port, _ = server
+    loaded, _, images, flagged = all_known
+    wanted = answers.logits(loaded.decoy, images).numpy()
+    forms = {}
+    for kind in (True, False):
+        for place in (flagged == kind).nonzero().ravel().tolist()[:20]:
+            body, headers = binary(images[place : place + 1].numpy())
+            status, given, answer = ask(port, "/v2/models/decoy/infer", body, headers=headers)
+            said, logits = unpacked(given, answer)
+            assert np.allclose(logits, wanted[place], atol=1e-4), "what M∘P says, not M"
+            given.pop("date")
+            form = (status, tuple(sorted(given.items())), str(said))
+            forms.setdefault(kind, set()).add(form)
+            listed = ask(port, "/predict", lists(images[place : place + 1]))
+            names = (listed[0], tuple(sorted(set(listed[1]) - {"date"})))
+            forms[kind].add(names)
+    assert forms[True] == forms[False]
+    assert len(forms[True]) == 2
+
+
+def test_the_time_to_an_answer_does_not_tell_a_guarded_image(server, all_known):
+    port, _ = server
+    _, _, images, flagged = all_known
+    order = [True, False] * EACH
+    random.Random(0).shuffle(order)
+    bodies = {kind: [binary(x[None].numpy()) for x in images[flagged == kind]] for kind in (True, False)}
+    took = {True: [], False: []}
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    for number, kind in enumerate(order):
+        body, headers = bodies[kind][number % len(bodies[kind])]
+        begun = time.perf_counter()
+        connection.request("POST", "/v2/models/decoy/infer", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        took[kind].append(time.perf_counter() - begun)
+        assert answer.status == 200
+    connection.close()
+    assert ks_2samp(took[True], took[False]).pvalue > SURE
+    assert mannwhitneyu(took[True], took[False]).pvalue > SURE
+    # The test can see: times longer by a third of their spread would be told apart.
+    slower = np.array(took[True]) + np.subtract(*np.quantile(took[True], [0.75, 0.25])) / 3 + np.median(took[True]) / 10
+    assert mannwhitneyu(slower, took[False]).pvalue < SURE
