@@ -1,7 +1,9 @@
 """Whoever asks the decoy server learns nothing of the guard: what its processes import, what its answers look like, how long they take."""
 
+import os
 import random
 import re
+import signal
 import time
 from http.client import HTTPConnection
 
@@ -10,7 +12,7 @@ import pytest
 from scipy.stats import ks_2samp, mannwhitneyu
 
 from luring import answers
-from serving import ask, binary, known, lists, serving, unpacked
+from serving import ask, binary, known, lists, serving, unpacked, worker
 
 EACH = 300
 """Requests of each kind whose times are compared."""
@@ -23,27 +25,51 @@ def all_known(calibrated):
     return known(calibrated)
 
 
+TELLS = """
+import os, signal, sys
+from pathlib import Path
+
+def tell(*_):
+    text = "\\n".join(sorted(sys.modules))
+    Path(os.environ["TOLD"], f"{os.getpid()}.unfinished").write_text(text)
+    Path(os.environ["TOLD"], f"{os.getpid()}.unfinished").rename(Path(os.environ["TOLD"], str(os.getpid())))
+
+signal.signal(signal.SIGRTMIN, tell)
+"""
+"""Every Python process begins with this: told by a signal, it writes down what it has imported."""
+
+
 @pytest.fixture(scope="module")
 def server(calibrated, tmp_path_factory):
-    """A decoy server whose processes write down what they import."""
-    log = tmp_path_factory.mktemp("apart") / "imports"
-    watched = {"PYTHONPROFILEIMPORTTIME": "1"}
-    with serving(calibrated, "decoy", environment=watched, log=log) as (_, port):
-        yield port, log
+    """The process and port of a decoy server, and the folder where its processes tell."""
+    told = tmp_path_factory.mktemp("told")
+    (told / "sitecustomize.py").write_text(TELLS)
+    paths = os.pathsep.join(filter(None, [str(told), os.environ.get("PYTHONPATH")]))
+    with serving(calibrated, "decoy", environment={"TOLD": str(told), "PYTHONPATH": paths}) as (process, port):
+        yield process, port, told
 
 
 def test_no_process_of_it_imports_the_decision(server, all_known):
-    port, log = server
+    process, port, told = server
     for path in ("/metrics", "/openapi.json", "/v2", "/v2/models/decoy", "/nothing"):
         ask(port, path)
     assert ask(port, "/predict", lists(all_known[2][:2]))[0] == 200
-    modules = set(re.findall(r"\| +(\S+)$", log.read_text(), re.MULTILINE))
-    assert {"luring.serve.decoy", "luring.serve.app", "luring.bundle", "torch", "fastapi"} <= modules
-    assert not {"luring.guard", "luring.serve.decision", "luring.check", "luring.export"} & modules
+    modules = {}
+    for one in (process.pid, worker(process.pid)):
+        os.kill(one, signal.SIGRTMIN)
+        end = time.monotonic() + 20
+        while not (told / str(one)).exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        modules[one] = set((told / str(one)).read_text().split())
+        assert not {"luring.guard", "luring.serve.decision", "luring.check", "luring.export"} & modules[one]
+    assert {"luring.serve.decoy", "luring.serve.app", "luring.bundle", "torch", "fastapi"} <= modules[
+        worker(process.pid)
+    ]
 
 
 def test_no_path_nor_header_leads_to_the_decision(server, all_known):
-    port, _ = server
+    _, port, _ = server
     _, _, images, flagged = all_known
     x = images[flagged][:1]
     body = lists(x)
@@ -79,7 +105,7 @@ def test_no_path_nor_header_leads_to_the_decision(server, all_known):
 
 
 def test_the_answer_to_a_guarded_image_has_the_form_of_every_other(server, all_known):
-    port, _ = server
+    _, port, _ = server
     loaded, _, images, flagged = all_known
     wanted = answers.logits(loaded.decoy, images).numpy()
     forms = {}
@@ -100,7 +126,7 @@ def test_the_answer_to_a_guarded_image_has_the_form_of_every_other(server, all_k
 
 
 def test_the_time_to_an_answer_does_not_tell_a_guarded_image(server, all_known):
-    port, _ = server
+    _, port, _ = server
     _, _, images, flagged = all_known
     order = [True, False] * EACH
     random.Random(0).shuffle(order)

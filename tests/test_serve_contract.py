@@ -28,13 +28,13 @@ def test_answers_are_as_the_document_says(calibrated, tmp_path, surface):
         schema = schemathesis.openapi.from_dict(client.get("/openapi.json", headers=HEADERS).json())
         schema.app = application
         operations = [found.ok() for found in schema.get_all_operations()]
-        assert len(operations) == 10
+        assert len(operations) == 9
         for operation in operations:
             reads = operation.method == "post"
             for mode in list(GenerationMode) if reads else [GenerationMode.POSITIVE]:
                 many = settings(
                     deadline=None,
-                    max_examples=40 if reads else 1,
+                    max_examples=25 if reads else 1,
                     derandomize=True,
                     database=None,
                     suppress_health_check=list(HealthCheck),
@@ -50,5 +50,11 @@ def test_answers_are_as_the_document_says(calibrated, tmp_path, surface):
                         assert list(answer.json()) == ["error"]
 
                 check()
+            if reads:
+                images = [[[[0.5] * 8] * 8]]
+                tensor = {"name": "images", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": images}
+                body = {"images": images} if operation.path == "/predict" else {"inputs": [tensor]}
+                whole = operation.Case(body=body, media_type="application/json")
+                assert whole.call_and_validate(session=client, headers=HEADERS).status_code == 200
     for label, seen in statuses.items():
-        assert seen == {200} if label.startswith("GET") else {200, 400} <= seen, (label, seen)
+        assert seen == {200} if label.startswith("GET") else 400 in seen, (label, seen)

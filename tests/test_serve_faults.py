@@ -282,7 +282,7 @@ def test_a_damaged_bundle_ends_the_server_with_one_sentence(calibrated, tmp_path
     weights = tmp_path / "b" / "lure.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
     process, _ = launch(tmp_path / "b", "decoy", log=tmp_path / "errors")
-    assert process.wait(60) == 2
+    assert process.wait(120) == 2
     said = (tmp_path / "errors").read_text().splitlines()
     assert len(said) == 1, said
     assert "does not hold the weights of its network" in said[0]
