@@ -123,7 +123,7 @@ def test_calibrate_writes_the_guard_into_the_bundle(run, tmp_path, pictures):
 def test_help_teaches_every_command(run):
     top = run("--help")
     assert top.returncode == 0
-    for command in ("demo", "fit", "evaluate", "calibrate", "check", "reproduce", "report"):
+    for command in ("demo", "fit", "evaluate", "calibrate", "check", "export", "serve", "reproduce", "report"):
         assert command in top.stdout
         one = run(command, "--help")
         assert one.returncode == 0

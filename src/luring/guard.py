@@ -176,12 +176,13 @@ class Detector:
         self.reference: Reference | None = None
         self.threshold: float | None = None if policy in CHOSEN else 0.5
         self.fpr: float | None = None
+        self.disagreement: float | None = None
 
     def fit(self, images: Tensor) -> "Detector":
         """Learn from clean images what their answers look like; only the policy `score` has anything to learn."""
         if self.policy == "score":
             self.reference = reference(*self._logits(images))
-            self.threshold = self.fpr = None
+            self.threshold = self.fpr = self.disagreement = None
         return self
 
     def score(self, images: Tensor) -> PerImage:
@@ -202,7 +203,9 @@ class Detector:
             raise InputError(
                 f"the policy '{self.policy}' has no threshold: its false-alarm rate is what it is; take the policy 'score' to choose one."
             )
-        self.threshold, self.fpr = threshold(self.score(images), fpr), fpr
+        m, mop = self._logits(images)
+        self.threshold, self.fpr = threshold(scored(self.policy, m, mop, self.reference), fpr), fpr
+        self.disagreement = float((m.argmax(1) != mop.argmax(1)).double().mean())
         if len(images) * fpr < FEW:
             log.warning(
                 f"the threshold for a false-alarm rate of {fpr:g} rests on the {len(images) * fpr:.0f} highest of {len(images)} clean images: "
@@ -237,7 +240,7 @@ class Detector:
             learned = hashlib.sha256((folder / REFERENCE).read_bytes()).hexdigest()
         digests = {"target": _digest(self.target), "decoy": _digest(self.decoy), "reference": learned}
         config = {"policy": self.policy, "threshold": self.threshold, "fpr": self.fpr}
-        config = {"format": FORMAT, **config, "digests": digests}
+        config = {"format": FORMAT, **config, "disagreement": self.disagreement, "digests": digests}
         with replacing(folder / "guard.json") as file:
             file.write(json.dumps(config, indent=2).encode() + b"\n")
 
@@ -259,6 +262,7 @@ class Detector:
                 raise InputError(f"{folder}/guard.json was calibrated for networks of other weights: calibrate again.")
             found = cls(target, decoy, policy=config["policy"])
             found.threshold, found.fpr = float(config["threshold"]), config["fpr"]
+            found.disagreement = config.get("disagreement")
             if found.policy == "score":
                 learned = (folder / REFERENCE).read_bytes()
                 if hashlib.sha256(learned).hexdigest() != digests["reference"]:

@@ -15,13 +15,16 @@ class DamagedError(InputError):
     """A picture that cannot be decoded."""
 
 
-def decoded_picture(source: bytes | Path, name: str, scaling: Scaling | None = None) -> np.ndarray:
+def decoded_picture(
+    source: bytes | Path, name: str, scaling: Scaling | None = None, kinds: tuple[str, ...] | None = None
+) -> np.ndarray:
     """One picture as uint8, [height, width, 1 or 3], turned as its EXIF orientation says.
 
     Args:
         source: a file, or what is in it.
         name: what messages call it.
         scaling: to another size.
+        kinds: that Pillow may take it for; all that it knows where none are given.
 
     Raises:
         DamagedError: it cannot be decoded.
@@ -29,7 +32,7 @@ def decoded_picture(source: bytes | Path, name: str, scaling: Scaling | None = N
     """
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=kinds) as picture:
             # Pillow cuts 16-bit colours to 8 without a word; only the layout of the file's data tells.
             layouts = [
                 part.args if isinstance(part.args, str) else str((part.args or [""])[0]) for part in picture.tile
@@ -73,21 +76,40 @@ def fitting_picture(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, which are refused here
             with Image.open(io.BytesIO(data), formats=PICTURES) as picture:
-                size, frames = picture.size, getattr(picture, "n_frames", 1)
+                size = picture.size
+                fits = size in ((width, height), (height, width)) or (
+                    scaling is not None and size[0] * size[1] <= LARGEST
+                )
+                several = fits and _has_another(picture)
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name} claims to be far larger than the {width} by {height} pixels that the classifier takes; scale it."
+        ) from error
     except Exception as error:  # whatever a decoder makes of damaged bytes
         raise InputError(
             f"{name} is no picture of a kind that is read here ({', '.join(PICTURES)}), or damaged; replace or remove it."
         ) from error
-    if frames > 1:
-        raise InputError(f"{name} has {frames} pictures in it; give one that does not move.")
-    if size in ((width, height), (height, width)) or (scaling is not None and size[0] * size[1] <= LARGEST):
-        found = decoded_picture(data, name, scaling).transpose(2, 0, 1)
+    if several:
+        raise InputError(f"{name} has several pictures in it; give one that does not move.")
+    if fits:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, which is not used
+            found = decoded_picture(data, name, scaling, PICTURES).transpose(2, 0, 1)
         size = found.shape[2], found.shape[1]
         if size == (width, height):
             if len(found) > channels:
                 raise InputError(f"{name} is in colour, the classifier takes grey; convert it.")
             return np.broadcast_to(found, shape)
     raise InputError(f"{name} is {size[0]} by {size[1]} pixels, the classifier takes {width} by {height}; scale it.")
+
+
+def _has_another(picture: Image.Image) -> bool:
+    """Whether there is a second frame; counting all of them may take long."""
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _values(picture: Image.Image, scaling: Scaling | None) -> np.ndarray:

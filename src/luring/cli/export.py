@@ -52,11 +52,10 @@ def export(
     loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
     folder = writable(out)
     shape: tuple[int, int, int] = tuple(loaded.config["shape"])
-    images = (
-        bundle_room.images_for(loaded, data, seed=seed, label=label, image=image).test.images
-        if data
-        else torch.rand(100, *shape)
-    )
+    if data:
+        images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image).test.images
+    else:
+        images = torch.rand(100, *shape, generator=torch.Generator().manual_seed(seed))
     detector = Detector.load(bundle, loaded.target, loaded.decoy) if (bundle / "guard.json").exists() else None
     for name in ("decoy", "decision"):
         inside = Path(name, "1", "model.onnx") if layout == "triton" else Path(f"{name}.{form}")

@@ -1,5 +1,6 @@
 """`luring serve`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ Port = Annotated[int | None, arg(help="8000 for the decoy, 8001 for the decision
 def serve(
     surface: Positional[Literal["decoy", "decision"]],
     bundle: Positional[Path],
+    name: str | None = None,
     host: str = "127.0.0.1",
     port: Port = None,
     token_file: Path | None = None,
@@ -37,6 +39,7 @@ def serve(
     Args:
         surface: decoy or decision; the decision needs a guard in the bundle, by 'luring calibrate'.
         bundle: folder that 'luring fit' wrote.
+        name: of the model in the paths of V2, /v2/models/NAME, and in what it says of itself; the surface's where it is not given.
         host: address to listen on.
         port: to listen on.
         token_file: file with the token that the decision server asks for, as 'Authorization: Bearer …'; needed beyond this machine.
@@ -55,9 +58,11 @@ def serve(
     from luring.serve.settings import Settings
 
     numbers = {"workers": workers, "batch-size": batch_size, "queue": queue, "timeout": timeout, "max-mib": max_mib}
-    for name, value in [*numbers.items(), ("rate", 1.0 if rate is None else rate)]:
+    for option, value in [*numbers.items(), ("rate", 1.0 if rate is None else rate)]:
         if not value > 0:
-            raise InputError(f"--{name} is {value:g}: give a number above 0.")
+            raise InputError(f"--{option} is {value:g}: give a number above 0.")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise InputError(f"--name is {name!r}: give letters, digits, dots and dashes.")
     if queue < batch_size:
         raise InputError(f"--queue is {queue}, less than the batch of {batch_size}: give at least as many.")
     if token_file is not None and surface == "decoy":
@@ -66,6 +71,7 @@ def serve(
         Settings(
             surface=surface,
             bundle=bundle,
+            name=name or surface,
             host=host,
             port=port if port is not None else {"decoy": 8000, "decision": 8001}[surface],
             workers=workers,

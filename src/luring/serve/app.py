@@ -2,6 +2,7 @@
 
 import contextlib
 import hmac
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -12,6 +13,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luring import __version__
@@ -26,6 +29,13 @@ from luring.serve.settings import Settings
 JSON = "application/json"
 BINARY = "application/octet-stream"
 LENGTH = "inference-header-content-length"
+GONE = 499
+"""The status in log and metrics of a request whose client left before its body was whole (as nginx has it)."""
+STATUSES = {
+    404: "there is nothing at this path: /openapi.json says what there is.",
+    405: "this path takes another method: /openapi.json says which.",
+}
+FAILED = HTTPException(500, "the server failed: its log says why.")
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Served:
 def application(settings: Settings, served: Served) -> ASGIApp:
     """The server's ASGI application."""
     events = Events(settings.log)
-    name = settings.surface
+    name = settings.name
     batcher = Batcher(
         served.network,
         batch=settings.batch,
@@ -66,13 +76,13 @@ def application(settings: Settings, served: Served) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         batcher.start()
-        events("started", surface=name, host=settings.host, port=settings.port)
+        events("started", surface=settings.surface, host=settings.host, port=settings.port)
         yield
         await batcher.stop()
-        events("stopped", surface=name)
+        events("stopped", surface=settings.surface)
 
     # The pages that FastAPI can draw of the API load scripts from elsewhere: only the document itself is served.
-    app = FastAPI(title=f"Luring: {name}", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
 
     async def asked(request: Request, images: np.ndarray) -> Answers:
         found = await batcher.ask(images)
@@ -96,25 +106,25 @@ def application(settings: Settings, served: Served) -> ASGIApp:
         found = await asked(request, images)
         return _inferred(name, wanted, outputs, found)
 
-    @app.get("/v2/health/live", summary="The process answers", **contract.plain("live", "boolean"))
+    @app.get("/v2/health/live", summary="The process answers", **contract.plain(settings, "live", "boolean"))
     async def live() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _json({"live": True})
 
-    @app.get("/v2/health/ready", summary="Images are answered", **contract.ready("ready"))
-    @app.get(f"/v2/models/{name}/ready", summary="Images are answered", **contract.ready("ready"))
+    @app.get("/v2/health/ready", summary="Images are answered", **contract.ready(settings, "ready"))
+    @app.get(f"/v2/models/{name}/ready", summary="Images are answered", **contract.ready(settings, "ready"))
     async def ready() -> Response:  # pyright: ignore[reportUnusedFunction]
         working = batcher.working()
         return _json({"ready": working}, 200 if working else 503)
 
-    @app.get("/v2", summary="The server", **contract.plain("name", "string"))
+    @app.get("/v2", summary="The server", **contract.plain(settings, "name", "string"))
     async def server() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _json({"name": "luring", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return _json({"name": name, "version": __version__, "extensions": ["binary_tensor_data"]})
 
-    @app.get("/v2/models", summary="Its one model", **contract.plain("models", "array"))
+    @app.get("/v2/models", summary="Its one model", **contract.plain(settings, "models", "array"))
     async def models() -> Response:  # pyright: ignore[reportUnusedFunction]
         return _json({"models": [name]})
 
-    @app.get(f"/v2/models/{name}", summary="What it takes and gives", **contract.plain("name", "string"))
+    @app.get(f"/v2/models/{name}", summary="What it takes and gives", **contract.plain(settings, "name", "string"))
     async def metadata() -> Response:  # pyright: ignore[reportUnusedFunction]
         tensors = {
             key: {"name": key, "datatype": kind, "shape": [-1, *row]} for key, (kind, row) in served.outputs.items()
@@ -130,7 +140,7 @@ def application(settings: Settings, served: Served) -> ASGIApp:
             }
         )
 
-    @app.get("/metrics", summary="Numbers for Prometheus", **contract.text())
+    @app.get("/metrics", summary="Numbers for Prometheus", **contract.text(settings))
     async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(served.metrics.page(), media_type="text/plain; version=0.0.4")
 
@@ -147,29 +157,57 @@ def application(settings: Settings, served: Served) -> ASGIApp:
     async def late(_request: Request, _error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
         return answer_of(HTTPException(504, f"no answer within {settings.seconds:g} s: try again later."))
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(status_code=GONE)
+
     @app.exception_handler(HTTPException)
     async def other(_request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return answer_of(error)
+        assert isinstance(error, HTTPException)
+        sentence = STATUSES.get(error.status_code, error.detail)
+        return answer_of(HTTPException(error.status_code, sentence, dict(error.headers or {})))
 
-    guarded = Limits(app, most=int(settings.mib * 2**20), seconds=settings.seconds, rate=settings.rate)
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, _error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return answer_of(FAILED)
+
+    guarded = Token(app, settings.token) if settings.token is not None else app
+    limited = Limits(guarded, most=int(settings.mib * 2**20), seconds=settings.seconds, rate=settings.rate)
     paths = {str(route.path) for route in app.routes}  # type: ignore[attr-defined]
-    return Outermost(guarded, settings.token, served.metrics, events, paths)
+    return Outermost(limited, served.metrics, events, paths)
+
+
+class Token:
+    """Asks for `Authorization: Bearer TOKEN`, but by the two health checks."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        """Around an application."""
+        self.app, self.wanted = app, b"Bearer " + token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        if scope["type"] == "http" and scope["path"] not in ("/v2/health/live", "/v2/health/ready"):
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self.wanted):
+                sentence = "a token is needed: send it as 'Authorization: Bearer …'."
+                await answer_of(HTTPException(401, sentence, {"www-authenticate": "Bearer"}))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class Outermost:
-    """The token is asked for, the request counted and its line written; an exception becomes a 500 that says nothing of it."""
+    """Every request is counted and written down, and an exception becomes a 500 that says nothing of it."""
 
-    def __init__(self, app: ASGIApp, token: str | None, metrics: Metrics, events: Events, paths: set[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, events: Events, paths: set[str]) -> None:
         """Around the limits: also what they refuse is counted.
 
         Args:
             app: what is inside.
-            token: asked for in `Authorization: Bearer`, but by the two health checks; `None` asks for none.
             metrics: where requests are counted.
             events: where each writes a line.
             paths: that are counted by name; the rest is "other", or anyone could make new numbers.
         """
-        self.app, self.token, self.metrics, self.events, self.paths = app, token, metrics, events, paths
+        self.app, self.metrics, self.events, self.paths = app, metrics, events, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
@@ -185,30 +223,19 @@ class Outermost:
             await send(message)
 
         try:
-            if self._may(scope):
-                await self.app(scope, receive, noted)
-            else:
-                error = HTTPException(
-                    401, "a token is needed: send it as 'Authorization: Bearer …'.", {"www-authenticate": "Bearer"}
-                )
-                await answer_of(error)(scope, receive, noted)
+            await self.app(scope, receive, noted)
         except Exception as error:  # whatever went wrong, the answer says no more than that
             self.events("fault", error=type(error).__name__, text=str(error)[:500])
             if not status:
-                await answer_of(HTTPException(500, "the server failed: its log says why."))(scope, receive, noted)
+                await answer_of(FAILED)(scope, receive, noted)
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
             took = monotonic() - started
             self.metrics.requests.labels(path, status).inc()
             self.metrics.seconds.labels(path).observe(took)
             said = scope.get("state", {}).get("said", {})
-            self.events("request", path=path, status=status, ms=round(1000 * took, 3), **said)
-
-    def _may(self, scope: Scope) -> bool:
-        if self.token is None or scope["path"] in ("/v2/health/live", "/v2/health/ready"):
-            return True
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, b"Bearer " + self.token.encode())
+            client = (scope.get("client") or [None])[0]
+            self.events("request", path=path, status=status, ms=round(1000 * took, 3), client=client, **said)
 
 
 async def _images(request: Request, shape: pictures.Shape, most: int) -> np.ndarray:
@@ -218,12 +245,24 @@ async def _images(request: Request, shape: pictures.Shape, most: int) -> np.ndar
         return pictures.from_json(await request.body(), shape, most)
     if kind == "image/":
         return pictures.from_files([await request.body()], shape)
-    async with request.form(max_files=most + 1, max_fields=most + 1) as form:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        if not files:
-            raise InputError("the form has no file: send pictures, each as a file of the field 'images'.")
-        pictures.counted(len(files), most)
-        return pictures.from_files([await file.read() for file in files], shape)
+    try:
+        form = await _Form(request.headers, request.stream(), max_files=most + 1, max_fields=most + 1).parse()
+    except MultiPartException as error:
+        raise InputError(f"the form cannot be read ({error.message}): send pictures as multipart/form-data.") from error
+    try:
+        files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    finally:
+        await form.close()
+    if not files:
+        raise InputError("the form has no file: send pictures, each as a file of the field 'images'.")
+    pictures.counted(len(files), most)
+    return pictures.from_files(files, shape)
+
+
+class _Form(MultiPartParser):
+    """Starlette's, without files on the disk: the body is small enough, and the disk may be full."""
+
+    spool_max_size = sys.maxsize
 
 
 def _expect(request: Request, *kinds: str) -> str:
@@ -238,8 +277,8 @@ def _expect(request: Request, *kinds: str) -> str:
 
 def _wanted(request: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, bool]:
     """The outputs that a V2 request asks for, all where it names none; whether each is wanted in binary."""
-    parameters = request.get("parameters") or {}
-    named = request.get("outputs") or [{"name": name} for name in outputs]
+    parameters: Any = request.get("parameters") or {}
+    named: Any = request.get("outputs") or [{"name": name} for name in outputs]
     try:
         all_binary = bool(parameters.get("binary_data_output", False))
         found = {
@@ -249,7 +288,7 @@ def _wanted(request: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str,
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError("'outputs' or 'parameters' is not as V2 has them: leave them out for all outputs.") from error
     if unknown:
-        raise InputError(f"there is no output {sorted(map(str, unknown))[0]!r}: ask for {', '.join(outputs)}.")
+        raise InputError(f"an output is asked for that there is not: ask for {', '.join(outputs)}.")
     return found
 
 
@@ -266,7 +305,7 @@ def _inferred(name: str, request: Mapping[str, Any], outputs: Mapping[str, bool]
         else:
             described.append({**tensor, "data": values.ravel()})
     said: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": described}
-    if isinstance(request.get("id"), str):
+    if "id" in request:
         said["id"] = request["id"]
     body = orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
     if not after:

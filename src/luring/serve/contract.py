@@ -16,7 +16,6 @@ ERROR = {
 }
 REFUSALS = {
     400: "The request cannot be understood.",
-    401: "No token, or not the right one.",
     405: "Another method.",
     408: "The body took too long.",
     413: "The body is too large.",
@@ -35,12 +34,15 @@ def _nested(shape: tuple[int, ...]) -> dict[str, Any]:
     return found
 
 
-def _responses(schema: dict[str, Any], kind: str = "application/json") -> dict[int | str, dict[str, Any]]:
+def _responses(
+    schema: dict[str, Any], settings: Settings, kind: str = "application/json"
+) -> dict[int | str, dict[str, Any]]:
     refused = {"application/json": {"schema": ERROR}}
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "The answer.", "content": {kind: {"schema": schema}}}
     }
-    return answers | {status: {"description": text, "content": refused} for status, text in REFUSALS.items()}
+    said = REFUSALS if settings.token is None else REFUSALS | {401: "No token, or not the right one."}
+    return answers | {status: {"description": text, "content": refused} for status, text in said.items()}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -60,7 +62,10 @@ def predict(settings: Settings, served: "Served") -> dict[str, Any]:
         "image/jpeg": picture,
     }
     answer = _object(predictions={"type": "array", "items": {"type": "object"}})
-    return {"responses": _responses(answer), "openapi_extra": {"requestBody": {"required": True, "content": bodies}}}
+    return {
+        "responses": _responses(answer, settings),
+        "openapi_extra": {"requestBody": {"required": True, "content": bodies}},
+    }
 
 
 def infer(settings: Settings, served: "Served") -> dict[str, Any]:
@@ -80,23 +85,26 @@ def infer(settings: Settings, served: "Served") -> dict[str, Any]:
         shape={"type": "array", "items": {"type": "integer"}},
     )
     answer = _object(
-        model_name={"const": settings.surface},
+        model_name={"const": settings.name},
         model_version={"type": "string"},
         outputs={"type": "array", "items": output},
     )
     content = {"application/json": {"schema": body}}
-    return {"responses": _responses(answer), "openapi_extra": {"requestBody": {"required": True, "content": content}}}
+    return {
+        "responses": _responses(answer, settings),
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
 
 
-def plain(field: str, kind: str) -> dict[str, Any]:
+def plain(settings: Settings, field: str, kind: str) -> dict[str, Any]:
     """Of a route that answers with a JSON object."""
-    return {"responses": _responses(_object(**{field: {"type": kind}}))}
+    return {"responses": _responses(_object(**{field: {"type": kind}}), settings)}
 
 
-def ready(field: str) -> dict[str, Any]:
+def ready(settings: Settings, field: str) -> dict[str, Any]:
     """Of a health check, whose 503 has the same form."""
     schema = _object(**{field: {"type": "boolean"}})
-    responses = _responses(schema)
+    responses = _responses(schema, settings)
     responses[503] = {
         "description": "Not ready.",
         "content": {"application/json": {"schema": {"anyOf": [schema, ERROR]}}},
@@ -104,6 +112,6 @@ def ready(field: str) -> dict[str, Any]:
     return {"responses": responses}
 
 
-def text() -> dict[str, Any]:
+def text(settings: Settings) -> dict[str, Any]:
     """Of the metrics."""
-    return {"responses": _responses({"type": "string"}, "text/plain")}
+    return {"responses": _responses({"type": "string"}, settings, "text/plain")}

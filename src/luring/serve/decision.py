@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp
 
 from luring import bundle, guard
 from luring.guard import Detector
 from luring.serve.app import Served, application
 from luring.serve.batching import Answers
-from luring.serve.metrics import DecisionMetrics
+from luring.serve.metrics import Metrics
 from luring.serve.settings import Mode, Settings
 
 REJECTED = -1
@@ -24,18 +25,82 @@ OUTPUTS: dict[Mode, dict[str, tuple[str, list[int]]]] = {
 """What leaves: in `shadow` M's label as if there were no guard (the log has the rest), in `reject` no label of what is flagged."""
 
 
+class DecisionMetrics(Metrics):
+    """And what only the decision server may know."""
+
+    def __init__(self, threshold: float, disagreement: float, fpr: float | None) -> None:
+        """The guard's threshold, and what was measured on clean images: how often M and M∘P disagree, and the false-alarm rate wanted."""
+        super().__init__()
+        self.disagreement = disagreement
+        self.images = Counter("luring_images", "Images decided on.", registry=self.registry)
+        self.disagreements = Counter(
+            "luring_disagreements", "Images that M and M∘P answer differently.", registry=self.registry
+        )
+        self.flagged = Counter("luring_flagged", "Images above the threshold.", registry=self.registry)
+        self.score = Histogram(
+            "luring_score",
+            "The guard's score as a share of its threshold.",
+            buckets=(0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.25, 2, 5, 10, 100),
+            registry=self.registry,
+        )
+        for name, text, value in (
+            ("luring_threshold", "The guard's threshold.", threshold),
+            (
+                "luring_disagreement_calibrated",
+                "Share of clean images that M and M∘P answer differently.",
+                disagreement,
+            ),
+            ("luring_false_alarm_rate_wanted", "False-alarm rate that the threshold was set for.", fpr),
+        ):
+            if value is not None:
+                Gauge(name, text, registry=self.registry, multiprocess_mode="max").set(value)
+
+    def page(self) -> bytes:
+        """With the rates since the start, taken from the sums of all workers."""
+        counted = self.everyone()
+        images, disagreements = (
+            sum(
+                sample.value
+                for metric in counted.collect()
+                for sample in metric.samples
+                if sample.name == f"luring_{name}_total"
+            )
+            for name in ("images", "disagreements")
+        )
+        page = generate_latest(counted).decode()
+        if images:
+            rate = disagreements / images
+            page += _gauge("luring_disagreement_rate", "Share of all images that M and M∘P answered differently.", rate)
+            drift = rate - self.disagreement
+            page += _gauge("luring_disagreement_drift", "That share minus the calibrated one.", drift)
+        return page.encode()
+
+
+def _gauge(name: str, text: str, value: float) -> str:
+    """Of this page alone: no worker's file holds it."""
+    return f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value}\n"
+
+
 def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
     """M and M∘P with the detector's decision."""
     classes = tuple(map(str, loaded.config["classes"]))
     channels, height, width = map(int, loaded.config["shape"])
     threshold = detector.threshold
     assert threshold is not None, "a detector that was loaded has a threshold"
-    metrics = DecisionMetrics(threshold, float(loaded.config["metrics"]["disagreement"]), detector.fpr)
+    calibrated = detector.disagreement
+    if calibrated is None:  # a guard that was not calibrated on images, or by an older Luring
+        calibrated = float(loaded.config["metrics"]["disagreement"])
+    metrics = DecisionMetrics(threshold, calibrated, detector.fpr)
+
+    apart = "stack" in loaded.config["digests"]
 
     def network(images: np.ndarray) -> Answers:
         x = torch.from_numpy(images)
         with torch.inference_mode():
-            m, mop = loaded.target(x), loaded.decoy(x)
+            if apart:
+                m, mop = loaded.target(x), loaded.decoy(x)
+            else:  # M's weights are gone through once
+                m, mop = loaded.target(torch.cat([x, loaded.lure(x)])).chunk(2)
             scores = guard.scored(detector.policy, m, mop, detector.reference)
         flagged, label = scores > threshold, m.argmax(1)
         shown = label.where(~flagged, torch.tensor(REJECTED)) if mode == "reject" else label

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,13 +45,21 @@ def from_json(body: bytes, shape: Shape, most: int) -> np.ndarray:
     counted(len(images), most)  # pyright: ignore[reportUnknownArgumentType]
     if all(isinstance(image, str) for image in images):  # pyright: ignore[reportUnknownVariableType]
         return from_files([_unpacked(image, place) for place, image in enumerate(images)], shape)  # pyright: ignore
-    try:
-        array = np.array(images, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
+    array = _numbers(images)
+    if array is None:
         raise InputError(
             f"'images' is neither all lists of numbers {list(shape)} nor all base64 of pictures: send one or the other."
-        ) from error
+        )
     return _checked(array, shape)
+
+
+def _numbers(nested: Any) -> np.ndarray | None:
+    """Nested lists of numbers as an array; none where they are ragged or hold anything else."""
+    try:
+        array = np.array(nested)
+    except (ValueError, OverflowError):
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else None
 
 
 def _unpacked(text: str, place: int) -> bytes:
@@ -86,6 +95,8 @@ def from_v2(body: bytes, header: str | None, shape: Shape, most: int) -> tuple[n
     inputs: Any = request.pop("inputs", None)
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):  # pyright: ignore[reportUnknownArgumentType]
         raise InputError("'inputs' is not a list of one tensor: send the one input 'images'.")
+    if not isinstance(request.get("id", ""), str):
+        raise InputError("'id' is not a string: make it one, or leave it out.")
     tensor: dict[str, Any] = inputs[0]
     if tensor.get("name") != "images" or tensor.get("datatype") != "FP32":
         raise InputError("the input is not 'images' of datatype FP32: name it so.")
@@ -102,27 +113,26 @@ def from_v2(body: bytes, header: str | None, shape: Shape, most: int) -> tuple[n
     parameters = tensor.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None  # pyright: ignore
     if size is None:
-        try:
-            values = np.array(tensor.get("data"), dtype=np.float64)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError("the input's data are not numbers: send a list of them.") from error
+        values = _numbers(tensor.get("data"))
+        if values is None:
+            raise InputError("the input's data are not numbers: send a list of them.")
     else:
         values = _binary(body[length:], size)
-    if values.size != np.prod(wanted):  # pyright: ignore[reportUnknownArgumentType]
+    if values.size != math.prod(wanted):  # pyright: ignore[reportUnknownArgumentType]
         raise InputError(f"the input has {values.size} numbers and the shape {wanted}: make them agree.")
     return _checked(values.reshape(wanted), shape), request  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _length(header: str, total: int) -> int:
-    if not header.isdecimal() or int(header) > total:
+    if not header.isascii() or not header.isdecimal() or len(header) > 18 or int(header) > total:
         raise InputError("Inference-Header-Content-Length is not the length of the JSON before the tensor: correct it.")
     return int(header)
 
 
 def _binary(data: bytes, size: object) -> np.ndarray:
-    if size != len(data) or len(data) % 4:
+    if type(size) is not int or size != len(data) or len(data) % 4:
         raise InputError(
-            f"binary_data_size is {size} and {len(data)} bytes follow the JSON: send four bytes a number and say how many."
+            f"binary_data_size is not the {len(data)} bytes that follow the JSON: send four bytes a number and say how many."
         )
     return np.frombuffer(data, dtype="<f4")
 
@@ -138,6 +148,6 @@ def _checked(array: np.ndarray, shape: Shape) -> np.ndarray:
         raise InputError(
             f"the images are {list(array.shape)}, not [batch, {', '.join(map(str, shape))}]: send images of that size."
         )
-    if not bool(np.isfinite(array).all()) or array.min() < 0 or array.max() > 1:
+    if not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
         raise InputError("the images hold values outside [0, 1]: divide bytes by 255.")
     return array.astype(np.float32)

@@ -15,6 +15,7 @@ class Settings:
     Attributes:
         surface: which of the two servers.
         bundle: the folder.
+        name: of the model, in the paths of V2.
         host: address listened on.
         port: likewise.
         workers: processes, each with networks of its own.
@@ -32,6 +33,7 @@ class Settings:
 
     surface: Surface
     bundle: Path
+    name: str
     host: str
     port: int
     workers: int = 1
