@@ -18,6 +18,8 @@ from luring.networks import Shape
 PIXELS = 50_000_000
 """Of a picture file at most: a small file may claim to be a large picture."""
 
+TOO_LARGE = "has more than 50 million pixels: give a smaller picture."
+
 DRAWN = "data:image/png;base64,"
 
 
@@ -70,12 +72,15 @@ def from_bytes(data: bytes, shape: Shape, name: str) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures: they are refused here
             with Image.open(io.BytesIO(data), formats=PICTURES) as opened:
-                size = opened.size
-                picture = None if size[0] * size[1] > PIXELS else ImageOps.exif_transpose(_eight_bits(opened))
+                picture = (
+                    None if opened.width * opened.height > PIXELS else _eight_bits(ImageOps.exif_transpose(opened))
+                )
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} {TOO_LARGE}") from error
     except Exception as error:  # whatever a decoder makes of damaged bytes
         raise InputError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from error
     if picture is None:
-        raise InputError(f"{name} is {size[0]} by {size[1]} pixels: give a picture of at most 50 million pixels.")
+        raise InputError(f"{name} {TOO_LARGE}")
     fitted = ImageOps.fit(picture, (width, height), method=Image.Resampling.BOX)
     values = np.asarray(fitted.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / np.float32(255)
     return torch.from_numpy(values.reshape(height, width, channels)).permute(2, 0, 1).contiguous()

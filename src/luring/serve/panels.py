@@ -81,7 +81,7 @@ def _png(image: Tensor) -> str:
 
 def _answers(title: str, label: int, classes: Sequence[str], before: Tensor, now: Tensor) -> str:
     """The probabilities now as bars; the classes that are most likely, in their own order."""
-    places = sorted(now.argsort(descending=True)[:BARS].tolist())
+    places: list[int] = sorted(now.argsort(descending=True)[:BARS].tolist())
     first, answer = int(before.argmax()), int(now.argmax())
     text = f"{classes[answer]} ({float(now[answer]):.0%})"
     if before is not now:

@@ -80,19 +80,19 @@ class Playground:
         """Names."""
         return tuple(map(str, self.loaded.config["classes"]))
 
-    def given(self, source: str, number: float | None, drawing: str | None, file: str | None) -> tuple[Tensor, int]:
+    def given(self, source: str, number: int | None, drawing: str | None, file: str | None) -> tuple[Tensor, int]:
         """The image that was chosen, and the label to attack: its own, or, where nobody knows it, M's.
 
         Raises:
             InputError: nothing was chosen, or it is no picture.
         """
         if source == TEST and self.test is not None:
-            place = int(number or 0)
+            place = number or 0
             if not 0 <= place < len(self.test.labels):
                 raise InputError(
                     f"there is no test image {place}: give a number from 0 to {len(self.test.labels) - 1}."
                 )
-            return data.to_float(self.test.images[place]), int(self.test.labels[place])
+            return self.tested(place), int(self.test.labels[place])
         if source == DRAWN:
             image = from_canvas(drawing, self.shape)
         elif file:
@@ -100,6 +100,11 @@ class Playground:
         else:
             raise InputError("no picture is chosen yet: choose a file.")
         return image, int(look(self.loaded, self.detector, image).m.argmax())
+
+    def tested(self, place: int) -> Tensor:
+        """A test image, [channels, height, width], in [0, 1]."""
+        assert self.test is not None
+        return data.to_float(self.test.images[place : place + 1])[0]
 
     def shown(self, label: int, looks: list[Look], step: int = -1) -> tuple[str, str]:
         """What is said, and what is seen, of one of the looks."""
@@ -111,7 +116,7 @@ class Playground:
         if self.test is None:
             return 0
         for place, label in enumerate(self.test.labels[:LOOKED_AT].tolist()):
-            one = look(self.loaded, self.detector, data.to_float(self.test.images[place]))
+            one = look(self.loaded, self.detector, self.tested(place))
             if not one.flagged and int(one.m.argmax()) == int(one.mop.argmax()) == label:
                 return place
         return 0
@@ -172,6 +177,9 @@ def blocks(play: Playground) -> Any:
         known = ATTACKS[name]
         return f"{known.does} ({known.source}); it knows the decoy's {known.knows}"
 
+    def redescribe(name: str) -> Any:
+        return gr.Dropdown(info=describe(name))
+
     with gr.Blocks(title="Luring: playground", analytics_enabled=False) as page:
         gr.HTML(
             "<h1>Who is fooled?</h1><p>An adversary attacks the decoy M∘P. See what that does to the classifier M behind the lure P.</p>"
@@ -228,7 +236,7 @@ def blocks(play: Playground) -> Any:
         source.change(shows, source, [number, drawing, file], **quiet).then(begin, chosen, out, **quiet)
         for changed in (number.change, drawing.change, file.upload, page.load):
             changed(begin, chosen, out, cancels=[running], **quiet)
-        attacked.input(lambda name: gr.Dropdown(info=describe(name)), attacked, attacked, **quiet)
+        attacked.input(redescribe, attacked, attacked, **quiet)
         start.click(None, js=SCROLL)
         step.input(back, [found, step], [said, seen], trigger_mode="always_last", **quiet)
     return page
@@ -246,6 +254,10 @@ def application(play: Playground, hosts: list[str]) -> "FastAPI":
         primary_hue="blue",
         font=["system-ui", "Segoe UI", "Roboto", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
+    )
+    # White on the lighter blue would not be contrast enough.
+    theme = theme.set(
+        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_800"
     )
     app = FastAPI(openapi_url=None)
 
