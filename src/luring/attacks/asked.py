@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from luring.answers import check_logits
-from luring.attacks import checks
+from luring.attacks import checks, watched
 from luring.attacks.balls import linf
 from luring.attacks.forms import like, representable, working
 from luring.attacks.objectives import margin
@@ -64,6 +64,8 @@ class Asked:
         place = highest(found, which, self.reached)
         which, images, found = which[place], images[place], found[place]
         self.images[which], self.reached[which] = representable(images, self.x, which), found
+        if len(which):
+            watched.step(self.images[which])
 
     def try_(self, images: Tensor, which: Tensor) -> None:
         """Ask about examples and keep those that are better than any before."""

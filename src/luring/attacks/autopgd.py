@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from luring import answers
 from luring.answers import check_logits
-from luring.attacks import checks
+from luring.attacks import checks, watched
 from luring.attacks.balls import BALLS, Ball
 from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES, difference_of_logits_towards, margin
@@ -181,6 +181,7 @@ def _craft(
         stepped = ball.project(images + step * ball.unit(gradient))
         share = MOMENTUM if done else 1.0
         images, before = ball.project(images + share * (stepped - images) + (1 - share) * (images - before)), images
+        watched.step(images)
         last = value
         value, gradient, margins = look(images)
         rises += value > last

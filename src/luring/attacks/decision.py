@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from luring.answers import check_logits
-from luring.attacks import checks
+from luring.attacks import checks, watched
 from luring.attacks.asked import AT_ONCE, Queried, highest
 from luring.attacks.balls import BALLS, TINY
 from luring.attacks.forms import like, representable, working
@@ -273,6 +273,8 @@ class _Walk:
     def move(self, images: Tensor, which: Rows) -> None:
         """Stand at these images from now on."""
         self.at[which], self.far[which] = images, self.distance(images, which)
+        if len(which):
+            watched.step(images)
 
     def begin(self, start: Tensor | None, generator: Generator | None) -> None:
         """Stand at images that fool the model: the clean ones where they do, those given, or noise."""

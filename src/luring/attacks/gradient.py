@@ -6,7 +6,7 @@ Every function takes any callable from images to logits, leaves a module as it f
 import torch
 from torch import Generator, Tensor
 
-from luring.attacks import checks
+from luring.attacks import checks, watched
 from luring.attacks.balls import BALLS, Ball, linf
 from luring.attacks.forms import like, shown, working
 from luring.attacks.objectives import OBJECTIVES
@@ -262,4 +262,5 @@ def _iterate(
             if decay:
                 direction = momentum = direction if momentum is None else direction.add_(momentum, alpha=decay)
             adversarial = ball.project(adversarial + step * ball.unit(direction))
+            watched.step(adversarial)
         return like(adversarial.detach(), given)
