@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from luring import answers, losses
+from luring.augment import Moves, moved
 from luring.data import Split
 from luring.errors import InputError
 from luring.frozen import frozen
@@ -100,6 +101,7 @@ def classifier(
     validation: Split,
     *,
     schedule: Schedule,
+    moves: Moves | None = None,
     seed: int = 0,
     state: Path | None = None,
     show: bool = True,
@@ -112,7 +114,8 @@ def classifier(
         train: images and labels, a part of what `luring.data.load` gives.
         validation: the same, for choosing the state that is kept.
         schedule: how long and how fast.
-        seed: of the order of the images and of dropout; initial weights are the caller's.
+        moves: how the training images are moved at random each time they are seen; `None` leaves them as they are.
+        seed: of the order of the images, of their moves and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
@@ -124,7 +127,8 @@ def classifier(
     validation_images, truth = _to(validation.images, network), _to(validation.labels, network)
 
     def loss(index: Tensor) -> Tensor:
-        logits = answers.check_logits(network(answers.prepare(images[index], network)), len(index))
+        batch = answers.prepare(images[index], network)
+        logits = answers.check_logits(network(batch if moves is None else moved(batch, moves)), len(index))
         return F.cross_entropy(logits.float(), labels[index])
 
     def score() -> tuple[float, str]:
@@ -132,6 +136,7 @@ def classifier(
         return accuracy, f"validation accuracy {accuracy:.4f}"
 
     identity = {"fit": name, "schedule": asdict(schedule), "seed": seed, "labels": _digest(labels)}
+    identity |= {"moves": asdict(moves)} if moves else {}
     return _train(network, loss, score, len(images), schedule, seed, state, identity, show)
 
 

@@ -11,7 +11,7 @@ from luring.cli.experiment import run
 
 @app.command
 def reproduce(
-    experiment: Positional[Literal["mnist", "toy", "digits"]],
+    experiment: Positional[Literal["mnist", "svhn", "cifar10", "toy", "digits"]],
     scale: Literal["paper", "quick", "demo"] = "paper",
     seed: Seed = 0,
     device: Device = "auto",

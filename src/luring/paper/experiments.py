@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from luring.augment import Moves
 from luring.fit import Schedule
 
 
@@ -46,7 +47,10 @@ class Experiment:
         lure: name of its lure, `networks.make_lure`.
         target_schedule: how M is trained; `None` where M is given.
         lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order of the tables.
-        attacks: by name, in the order of the tables.
+        apart: further ones, compared after all others; the images are not chosen by them: each is attacked on those that it classifies correctly.
+        attacks: by name, in the order of the tables: the paper's.
+        extras: further ones, after all of the paper's.
+        extras_n: images that they are run on, the first of all.
         eps: radii of the l∞ ball.
         n: test images attacked.
         search_n: of these, the first ones that the adversary's search runs on.
@@ -54,6 +58,7 @@ class Experiment:
         converged: MIM is repeated on Luring at the middle eps with other numbers of steps, to show that its result has converged: the
             length of a step by their number.
         pictures: images shown in the report, of Luring, and attack they are crafted with.
+        moves: of the images that M, and Stack, are trained on.
     """
 
     dataset: str
@@ -66,9 +71,18 @@ class Experiment:
     eps: tuple[float, ...]
     n: int = 1000
     search_n: int = 100
+    apart: Mapping[str, Lure] = field(default_factory=dict[str, Lure])
+    extras: Mapping[str, Attacked] = field(default_factory=dict[str, Attacked])
+    extras_n: int = 100
     effect: tuple[str, ...] = ("fgsm", "pgd", "mim", "miml2")
     converged: Mapping[int, float] = field(default_factory=dict[int, float])
     pictures: int = 4
+    moves: Moves | None = None
+
+    @property
+    def fitted(self) -> Mapping[str, Lure]:
+        """Every architecture but M, in the order in which they are fitted."""
+        return {**self.lures, **self.apart}
 
 
 def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
@@ -88,7 +102,24 @@ def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
     )
 
 
+def _colour_attacks(steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float) -> Mapping[str, Attacked]:
+    """Supplementary D's attacks for SVHN and CIFAR10 with fewer steps; MIML2 goes 2.4 times its radius."""
+    every: Mapping[str, float | int] = {"step": step, "steps": steps}
+    return MappingProxyType(
+        {
+            "fgsm": Attacked(),
+            "mim": Attacked(every),
+            "dim": Attacked(every, {"probability": probabilities}),
+            "mim-ti": Attacked(every, {"kernel": kernels}),
+            "dim-ti": Attacked({**every, "probability": dim_ti}, {"kernel": kernels}),
+            "pgd": Attacked(every),
+            "miml2": Attacked({"step": 2.4 / steps, "steps": steps, "radius": 1.0}),
+        }
+    )
+
+
 FAST = Schedule(1500, lr=3e-3)
+COLOUR = Schedule(800, batch=128, lr=5e-3, beta2=0.99, precision="bfloat16", validations=5)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -165,6 +196,29 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             eps=(0.3, 0.4, 0.5),
             n=100,
             search_n=50,
+        ),
+        ("svhn", "quick"): Experiment(
+            dataset="svhn",
+            scale="quick",
+            target="svhn-narrow",
+            lure="svhn-narrow",
+            target_schedule=Schedule(1400, batch=128, lr=3e-3, precision="bfloat16", validations=7),
+            lures=MappingProxyType(
+                {
+                    "stack": Lure(Schedule(1000, batch=128, lr=3e-3, precision="bfloat16", validations=5)),
+                    "auto": Lure(Schedule(500, batch=128, lr=3e-3, precision="bfloat16", validations=5)),
+                    "c_e": Lure(COLOUR),
+                    "luring": Lure(COLOUR),
+                }
+            ),
+            apart=MappingProxyType({"luring_alt": Lure(COLOUR)}),
+            attacks=_colour_attacks(24, 0.01, (0.4, 0.7, 1.0), (1, 3, 5), 1.0),
+            eps=(0.03, 0.06, 0.08),
+            n=300,
+            search_n=60,
+            converged=MappingProxyType({100: 0.01}),
+            # The paper moves nothing on SVHN; it has eight times the part's images.
+            moves=Moves(angle=10.0, shift=3 / 32),
         ),
     }
 )

@@ -50,6 +50,7 @@ def reproduce(
     """
     run = Run(experiment, out, seed, device, show)
     dataset = data.load(experiment.dataset, seed=seed, progress=show)
+    run.source = {"train": len(dataset.train.labels) + len(dataset.validation.labels), "test": len(dataset.test.labels)}
     target = given or run.trained(
         "base", lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes)), dataset
     )
@@ -95,6 +96,7 @@ class Run:
         self.file = out / "rows.jsonl"
         self.rows = rows.read(self.file)
         self.found = {rows.key(row): row for row in self.rows}
+        self.source: Mapping[str, int] = {}
 
     def cell(
         self, names: Mapping[str, Any], settings: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
@@ -118,7 +120,9 @@ class Run:
         started = time.monotonic()
         measured = dict(compute())
         row["settings"] |= measured.pop("settings", {})
-        row |= {**measured, "asked": asked, "seconds": round(time.monotonic() - started, 3), **rows.provenance()}
+        row |= {**measured, "asked": asked, "seconds": round(time.monotonic() - started, 3)}
+        row |= {"source": dict(self.source)} if self.source else {}
+        row |= rows.provenance()
         rows.append(self.file, row)
         self.rows.append(row)
         self.found[rows.key(row)] = row
@@ -127,16 +131,17 @@ class Run:
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
+        moves = {"moves": asdict(experiment.moves)} if experiment.moves and name in ("base", "stack") else {}
         if name == "base":
             schedule = experiment.target_schedule
-            return {"target": experiment.target, **({"schedule": asdict(schedule)} if schedule else {})}
-        lure = experiment.lures[name]
+            return {"target": experiment.target, **({"schedule": asdict(schedule)} if schedule else {}), **moves}
+        lure = experiment.fitted[name]
         gap = {"lam": lure.lam, "gap_max": lure.gap_max} if name == "luring" else {}
-        return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": asdict(lure.schedule)}
+        return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": asdict(lure.schedule), **moves}
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
-        schedule = self.experiment.target_schedule if name == "base" else self.experiment.lures[name].schedule
+        schedule = self.experiment.target_schedule if name == "base" else self.experiment.fitted[name].schedule
         assert schedule is not None, "an experiment that does not train M is given one"
 
         def train_it(network: nn.Module, state: Path) -> None:
@@ -145,6 +150,7 @@ class Run:
                 dataset.train,
                 dataset.validation,
                 schedule=schedule,
+                moves=self.experiment.moves,
                 seed=self.seed,
                 state=state,
                 show=self.show,
@@ -156,10 +162,15 @@ class Run:
     def decoy(self, name: str, target: nn.Module, dataset: data.Dataset) -> nn.Module:
         """M∘P of an architecture."""
         experiment = self.experiment
-        fitted: Lure = experiment.lures[name]
+        fitted: Lure = experiment.fitted[name]
 
         def lure() -> nn.Module:
-            return networks.make_lure(experiment.lure, target, dataset.shape)[0]
+            made = networks.make_lure(experiment.lure, target, dataset.shape)[0]
+            if name not in ("luring", "luring_alt"):  # the paper drops values out of no other lure
+                for part in made.modules():
+                    if isinstance(part, nn.Dropout):
+                        part.p = 0.0
+            return made
 
         if name == "stack":
             fresh = lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes))  # noqa: E731
