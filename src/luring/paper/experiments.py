@@ -102,7 +102,9 @@ def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
     )
 
 
-def _colour_attacks(steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float) -> Mapping[str, Attacked]:
+def _colour_attacks(
+    steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float
+) -> Mapping[str, Attacked]:
     """Supplementary D's attacks for SVHN and CIFAR10 with fewer steps; MIML2 goes 2.4 times its radius."""
     every: Mapping[str, float | int] = {"step": step, "steps": steps}
     return MappingProxyType(
