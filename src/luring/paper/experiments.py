@@ -59,6 +59,7 @@ class Experiment:
             length of a step by their number.
         pictures: images shown in the report, of Luring, and attack they are crafted with.
         moves: of the images that M, and Stack, are trained on.
+        opposite: whether the directions are counted along which logits of M and of M∘P move against each other (§4.2: on SVHN and CIFAR10).
     """
 
     dataset: str
@@ -78,6 +79,7 @@ class Experiment:
     converged: Mapping[int, float] = field(default_factory=dict[int, float])
     pictures: int = 4
     moves: Moves | None = None
+    opposite: bool = False
 
     @property
     def fitted(self) -> Mapping[str, Lure]:
