@@ -13,7 +13,7 @@ from luring.paper import printed, published, summary, tables, words
 ARCHITECTURES = ("stack", "auto", "c_e", "luring")
 
 
-def row(kind, architecture, seed=0, dataset="mnist", scale="quick", **fields):
+def row(kind, architecture, seed=0, dataset="mnist", scale="paper", **fields):
     return {
         "kind": kind,
         "dataset": dataset,
@@ -326,7 +326,7 @@ def test_terminal_marks_and_missing_figures():
     assert "0.31 0.82 0.93▼" in text
     assert "0.52 –    –" in text
     assert "▼ below the paper by more than 0.05." in text
-    assert "paper" not in shown(printed.terminal([transfer("luring", 0.5, 0.9, 0.9, dataset="digits")]))
+    assert "paper" not in shown(printed.terminal([transfer("luring", 0.5, 0.9, 0.9, dataset="digits", scale="demo")]))
 
 
 def test_hostile_names_are_text_in_a_terminal():
@@ -349,7 +349,7 @@ def test_markdown():
     assert "| PGD | 0.3 | – | 0.11 / 0.84 / 0.94 |" in text
     assert "0.00 / 0.59 / 0.66<br>paper 0.00 / 0.59 / 0.66" in text
     assert "0.11 / 0.84 / **0.94**<br>paper 0.11 / 0.90▼ / 0.94" in text
-    assert "paper" not in printed.markdown([accuracy("luring", 0.9, 0.9, dataset="a|b")]).lower()
+    assert "paper" not in printed.markdown([accuracy("luring", 0.9, 0.9, dataset="a|b", scale="quick")]).lower()
 
 
 # Summary
@@ -361,7 +361,8 @@ def test_the_papers_own_figures_confirm_the_paper():
     assert len(against.figures) == 28  # 15 cells, the first FGSM cell lacks both
     assert (against.ac_m, against.dac, against.misses) == (0.0, 0.0, [])
     found = summary.findings(rows)
-    assert found[0].text == "DAC is higher with Luring than with C_E in 14 of 14 comparisons."
+    said = "DAC is higher with Luring than with C_E in 14 of 14 comparisons; by +0.19 on average and +0.09 at least (MIM at ε 0.3)."
+    assert found[0].text == said
     assert {finding.verdict for finding in found} == {"holds"}
     assert summary.verdicts(found) == "Of 4 claims checked against these rows, 4 hold."
 
@@ -395,8 +396,8 @@ def test_lost_comparisons_are_named():
     ]
     found = summary.findings(rows)
     assert found[0].verdict == "does not hold"
-    expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60)."
-    assert found[0].text.endswith(expected)
+    expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60); "
+    assert found[0].text.endswith(expected + "by −0.05 on average and −0.10 at least (MIM at ε 0.3).")
     assert summary.verdicts(found) == "Of 3 claims checked against these rows, 3 do not hold."
 
 
@@ -424,13 +425,11 @@ def test_accuracy_effect_distortion_and_gradient():
     rows = [
         row("effect", name, attack="fgsm", eps=0.3, dr=dr, adq=0.4) for name, dr in (("luring", 0.9), ("auto", 0.5))
     ]
-    assert summary.findings(rows)[0].text.endswith(
-        "in 1 of 2 comparisons, not in Adq of FGSM at ε 0.3 (0.40 against 0.40)."
-    )
+    assert "in 1 of 2 comparisons, not in Adq of FGSM at ε 0.3 (0.40 against 0.40);" in summary.findings(rows)[0].text
 
     l0 = {"luring": [1, 2, 300, 400, 500], "auto": [1, 2, 310, 400, 500]}
     rows = [transfer(name, 0, None, None, attack="pgd", l0=numbers) for name, numbers in l0.items()]
-    assert summary.findings(rows)[0].text.endswith("not in PGD at ε 0.3 (300 against 310).")
+    assert "not in PGD at ε 0.3 (300 against 310); by −10 on average" in summary.findings(rows)[0].text
     assert summary.findings([r | {"dataset": "svhn"} for r in rows]) == []
 
     shares = {("luring", 1): 0.5, ("luring", 2): 0.7, ("auto", 1): 0.2, ("auto", 2): None}
