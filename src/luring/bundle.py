@@ -17,7 +17,7 @@ from luring import answers, metrics, networks, rows
 from luring.atomic import replacing
 from luring.data import Dataset
 from luring.errors import InputError
-from luring.weights import digest, write_tensors
+from luring.weights import digest, half_tensors, halved, write_tensors
 
 FORMAT = 1
 """Of `config.json`: raised when an older Luring could not read it."""
@@ -87,7 +87,13 @@ def describe(
 
 
 def save(
-    folder: Path, target: nn.Module, lure: nn.Module, config: Mapping[str, Any], *, stack: nn.Module | None = None
+    folder: Path,
+    target: nn.Module,
+    lure: nn.Module,
+    config: Mapping[str, Any],
+    *,
+    stack: nn.Module | None = None,
+    half: bool = False,
 ) -> None:
     """Write a bundle; `config.json` comes last, so a folder that has one is whole.
 
@@ -97,10 +103,16 @@ def save(
         lure: P.
         config: JSON values; `target` and `lure` name networks (`networks.TARGETS`, `networks.make_lure`), `shape` and `classes` say what for.
         stack: the classifier trained behind the lure, for the baseline Stack.
+        half: store weights as float16, half as large; `config` should then describe `weights.halved` networks, which is what is loaded.
+
+    Raises:
+        InputError: a weight is too large for float16.
     """
     parts = {"target": target, "lure": lure} | ({"stack": stack} if stack is not None else {})
+    if half:
+        parts = {name: halved(network) for name, network in parts.items()}
     for name, network in parts.items():
-        write_tensors(folder / f"{name}.safetensors", network.state_dict())
+        write_tensors(folder / f"{name}.safetensors", half_tensors(network) if half else network.state_dict())
     digests = {name: digest(network) for name, network in parts.items()}
     with replacing(folder / "config.json") as file:
         file.write(json.dumps({"format": FORMAT, **config, "digests": digests}, indent=2).encode() + b"\n")

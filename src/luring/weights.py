@@ -1,13 +1,16 @@
 """Weights as safetensors: no code runs when they are read."""
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from luring.atomic import replacing
+from luring.errors import InputError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -20,6 +23,27 @@ def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | No
     """The bytes of a safetensors file."""
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     return save(plain, dict(metadata) if metadata else None)
+
+
+def halved(network: nn.Module) -> nn.Module:
+    """A copy whose weights are rounded to values that float16 has; their type stays, and buffers (batch-norm statistics) stay as they are.
+
+    Raises:
+        InputError: a weight is too large for float16.
+    """
+    rounded = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, weight in rounded.named_parameters():
+            weight.copy_(weight.half())
+            if not bool(weight.isfinite().all()):
+                raise InputError(f"{name} has weights beyond 65504, which float16 does not hold: keep them in float32.")
+    return rounded
+
+
+def half_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What `halved` gave as tensors to store: weights in float16, buffers as they are. Loaded into float32 they are the same values."""
+    weights = dict(network.named_parameters())
+    return {name: tensor.half() if name in weights else tensor for name, tensor in network.state_dict().items()}
 
 
 def digest(network: nn.Module) -> str:

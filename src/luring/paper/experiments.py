@@ -147,7 +147,7 @@ def _short(steps: int, *, lr: float = 3e-3, batch: int = 128, beta2: float = 0.9
 
 
 FAST = Schedule(1500, lr=3e-3)
-COLOUR = _short(800, lr=5e-3, beta2=0.99)
+COLOUR = _short(1200, lr=5e-3, beta2=0.99)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -257,7 +257,12 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lure="svhn-narrow",
             target_schedule=_short(1400, validations=7),
             lures=MappingProxyType(
-                {"stack": Lure(_short(1000)), "auto": Lure(_short(500)), "c_e": Lure(COLOUR), "luring": Lure(COLOUR)}
+                {
+                    "luring": Lure(COLOUR, lam=0.3),
+                    "c_e": Lure(COLOUR),
+                    "stack": Lure(_short(1000)),
+                    "auto": Lure(_short(500)),
+                }
             ),
             apart=MappingProxyType({"luring_alt": Lure(COLOUR)}),
             attacks=_colour_attacks(24, 0.01, (0.4, 0.7, 1.0), (1, 3, 5), 1.0),
