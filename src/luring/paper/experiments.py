@@ -125,15 +125,15 @@ def _colour_attacks(
 def _further(steps: int, step: float, *, samples: int, budget: int, turned: bool) -> Mapping[str, Attacked]:
     """What the paper leaves out: modern transfer attacks, then attacks by queries to M∘P. Digits are not `turned`: a 6 is no 9."""
     every: Mapping[str, float | int] = {"step": step, "steps": steps}
-    name = (lambda name: name) if turned else (lambda name: f"{name}-digits")
+    suffix = "" if turned else "-digits"
     return MappingProxyType(
         {
             "si-ni": Attacked({**every, "copies": 3}),
             "vmi": Attacked({**every, "samples": samples}),
             "admix": Attacked({**every, "others": 2, "copies": 3}),
             "pgn": Attacked({**every, "samples": samples}),
-            name("bsr"): Attacked({**every, "samples": samples}),
-            name("sia"): Attacked({**every, "samples": samples}),
+            f"bsr{suffix}": Attacked({**every, "samples": samples}),
+            f"sia{suffix}": Attacked({**every, "samples": samples}),
             "spsa": Attacked({"budget": budget}),
             "zoo": Attacked({"budget": budget}),
             "hop-skip-jump": Attacked({"budget": budget}),
