@@ -46,7 +46,7 @@ class Experiment:
         target: name of its target, `networks.TARGETS`.
         lure: name of its lure, `networks.make_lure`.
         target_schedule: how M is trained; `None` where M is given.
-        lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order of the tables.
+        lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order in which they are fitted.
         apart: further ones, compared after all others; the images are not chosen by them: each is attacked on those that it classifies correctly.
         attacks: by name, in the order of the tables: the paper's.
         extras: further ones, after all of the paper's.
