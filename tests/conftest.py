@@ -21,16 +21,16 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of small networks, fitted to the digits for a moment, whose guard rejects one clean image in ten."""
-    from luring import bundle, data, fit, guard, networks
+    from luring import bundle, data, guard, networks, training
 
     folder = tmp_path_factory.mktemp("calibrated")
     torch.manual_seed(0)
     digits = data.load("digits")
     target = networks.plain_target(digits.shape, 10)
-    fit.classifier(target, digits.train, digits.validation, schedule=fit.Schedule(40, lr=5e-3))
+    training.classifier(target, digits.train, digits.validation, schedule=training.Schedule(40, lr=5e-3))
     lure = networks.plain_lure(digits.shape, 8)
-    moment = fit.Schedule(80, lr=1e-2)
-    fit.lure(lure, target, digits.train.images, digits.validation.images, lam=0.1, gap_max=15.0, schedule=moment)
+    moment = training.Schedule(80, lr=1e-2)
+    training.lure(lure, target, digits.train.images, digits.validation.images, lam=0.1, gap_max=15.0, schedule=moment)
     decoy = networks.compose(lure, target)
     config = bundle.describe(digits, target, lure, decoy, names=("plain", "plain-8"), method="luring", settings={})
     bundle.save(folder, target, lure, config)

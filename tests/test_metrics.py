@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from luring import metrics
 
@@ -72,3 +73,19 @@ def test_l0_counts_values_an_image():
     y = x.clone()
     y[1, 0, 0, 0] = y[1, 1, 2, 2] = 0.5
     assert metrics.l0_distortion(x, y).tolist() == [0, 2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**16))
+def test_opposite_directions_of_linear_models_are_their_weights_signs(seed):
+    torch.manual_seed(seed)
+    m, mop = (nn.Sequential(nn.Flatten(), nn.Linear(12, 4)) for _ in range(2))
+    with torch.no_grad():
+        m[1].weight[0] *= 1e-30  # a product of two such slopes is 0 in float32
+        mop[1].weight[0] *= 1e-30
+        mop[1].weight[1] = m[1].weight[1]
+        mop[1].weight[2] = 0
+        mop[1].weight[3] = -m[1].weight[3]
+    found = metrics.opposite_directions(m, mop, torch.rand(5, 3, 2, 2), batch=2)
+    wanted = [int((m[1].weight[0].sign() != mop[1].weight[0].sign()).sum()), 0, 0, 12]
+    assert found.tolist() == [wanted] * 5

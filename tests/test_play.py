@@ -28,11 +28,11 @@ from luring import bundle, guard, networks
 from luring.attacks import ATTACKS, preset
 from luring.attacks.watched import watching
 from luring.errors import InputError
-from luring.fit import Schedule
 from luring.serve import panels, telling
 from luring.serve.attempt import Look, attempt, detector_of, followed, look
 from luring.serve.drawing import from_bytes, from_canvas
 from luring.serve.play import Playground
+from luring.training import Schedule
 
 DIGITS = luring.data.load("digits")
 SHAPE = (1, 8, 8)
@@ -44,10 +44,10 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("play") / "bundle"
     torch.manual_seed(0)
     target = networks.make_target("plain", SHAPE, 10)
-    luring.fit.classifier(target, DIGITS.train, DIGITS.validation, schedule=Schedule(120, lr=3e-3))
+    luring.training.classifier(target, DIGITS.train, DIGITS.validation, schedule=Schedule(120, lr=3e-3))
     lure, name = networks.make_lure("sized", target, SHAPE)
     images = DIGITS.train.images, DIGITS.validation.images
-    luring.fit.lure(lure, target, *images, lam=0.3, gap_max=15.0, schedule=Schedule(150, lr=3e-3))
+    luring.training.lure(lure, target, *images, lam=0.3, gap_max=15.0, schedule=Schedule(150, lr=3e-3))
     decoy = networks.compose(lure, target)
     config = bundle.describe(DIGITS, target, lure, decoy, names=("plain", name), method="luring", settings={})
     bundle.save(folder, target, lure, config)

@@ -1,17 +1,21 @@
 """An experiment writes each row once, goes on where it stopped, and leaves a decoy that can be used."""
 
+import base64
 import json
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 
 from luring import answers, bundle, data, rows
+from luring.augment import Moves
 from luring.errors import InputError
+from luring.paper import printed
 from luring.paper.calibrate import calibrated, examine
 from luring.paper.evaluate import own
 from luring.paper.experiments import EXPERIMENTS, Attacked, Lure
-from luring.paper.reproduce import reproduce
+from luring.paper.reproduce import Run, reproduce
 from luring.training import Schedule
 from luring.weights import digest
 
@@ -25,6 +29,12 @@ SMALL = replace(
     n=20,
     pictures=1,
     converged=MappingProxyType({8: 0.02}),
+    apart=MappingProxyType({"luring_alt": Lure(SHORT)}),
+    extras=MappingProxyType(
+        {"vmi": Attacked({"step": 0.05, "steps": 2, "samples": 2}), "spsa": Attacked({"budget": 40, "samples": 4})}
+    ),
+    extras_n=6,
+    opposite=True,
 )
 
 
@@ -42,13 +52,39 @@ def test_a_second_run_adds_nothing(folder):
     assert again == rows.read(folder / "rows.jsonl")
     kinds = [row["kind"] for row in again]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "accuracy": 3,
+        "accuracy": 4,
         "picture": 1,
         "gradient": 2,
         "convergence": 2,
-        "transfer": 8,
+        "transfer": 8 + 4 + 8,
         "effect": 8,
+        "opposite": 3,
     }
+
+
+def test_what_the_paper_leaves_out_comes_last_and_l_prime_has_its_own_images(folder):
+    found = rows.read(folder / "rows.jsonl")
+    order = [(row["architecture"], row["attack"]) for row in rows.select(found, kind="transfer")]
+    first = order.index(("luring_alt", "fgsm"))
+    assert {attack for _, attack in order[:first]} == {"fgsm", "mim"}
+    assert {attack for _, attack in order[first + 4 :]} == {"vmi", "spsa"}
+    alt = rows.select(found, kind="transfer", architecture="luring_alt")
+    assert {row["n"] for row in alt} == {rows.select(found, kind="opposite", architecture="luring_alt")[0]["n"]}
+    assert all(row["n"] == 6 for row in found if row.get("attack") in ("vmi", "spsa"))
+    for row in rows.select(found, kind="opposite"):
+        counts = np.frombuffer(base64.b64decode(row["counts"]), "<u4").reshape(row["n"], 10)
+        assert counts.mean() == pytest.approx(row["mean"])
+        assert row["by_class"] == pytest.approx(counts.mean(0).tolist())
+        assert counts.max() <= row["of"] == 64
+    assert all(row["source"] == {"train": 1527, "test": 270} for row in found)
+    assert "L'" in printed.markdown(found)
+
+
+def test_rows_say_how_images_were_moved(tmp_path):
+    run = Run(replace(SMALL, moves=Moves(shift=0.1)), tmp_path, 0, "cpu", False)
+    assert run.training("base")["moves"] == {"angle": 0.0, "shift": 0.1, "mirror": False}
+    assert "moves" not in run.training("luring")
+    assert "moves" not in Run(SMALL, tmp_path, 0, "cpu", False).training("base")
 
 
 def test_a_run_that_lost_rows_computes_them_again_and_the_same(folder, tmp_path):

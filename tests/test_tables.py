@@ -5,15 +5,17 @@ import io
 from importlib.resources import files
 from math import isnan, nan, sqrt
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from luring.paper import printed, published, summary, tables, words
+from luring.paper.opposite import opposite
 
 ARCHITECTURES = ("stack", "auto", "c_e", "luring")
 
 
-def row(kind, architecture, seed=0, dataset="mnist", scale="quick", **fields):
+def row(kind, architecture, seed=0, dataset="mnist", scale="paper", **fields):
     return {
         "kind": kind,
         "dataset": dataset,
@@ -326,7 +328,7 @@ def test_terminal_marks_and_missing_figures():
     assert "0.31 0.82 0.93▼" in text
     assert "0.52 –    –" in text
     assert "▼ below the paper by more than 0.05." in text
-    assert "paper" not in shown(printed.terminal([transfer("luring", 0.5, 0.9, 0.9, dataset="digits")]))
+    assert "paper" not in shown(printed.terminal([transfer("luring", 0.5, 0.9, 0.9, dataset="digits", scale="demo")]))
 
 
 def test_hostile_names_are_text_in_a_terminal():
@@ -349,7 +351,7 @@ def test_markdown():
     assert "| PGD | 0.3 | – | 0.11 / 0.84 / 0.94 |" in text
     assert "0.00 / 0.59 / 0.66<br>paper 0.00 / 0.59 / 0.66" in text
     assert "0.11 / 0.84 / **0.94**<br>paper 0.11 / 0.90▼ / 0.94" in text
-    assert "paper" not in printed.markdown([accuracy("luring", 0.9, 0.9, dataset="a|b")]).lower()
+    assert "paper" not in printed.markdown([accuracy("luring", 0.9, 0.9, dataset="a|b", scale="quick")]).lower()
 
 
 # Summary
@@ -361,7 +363,8 @@ def test_the_papers_own_figures_confirm_the_paper():
     assert len(against.figures) == 28  # 15 cells, the first FGSM cell lacks both
     assert (against.ac_m, against.dac, against.misses) == (0.0, 0.0, [])
     found = summary.findings(rows)
-    assert found[0].text == "DAC is higher with Luring than with C_E in 14 of 14 comparisons."
+    said = "DAC is higher with Luring than with C_E in 14 of 14 comparisons; by +0.19 on average and +0.09 at least (MIM at ε 0.3)."
+    assert found[0].text == said
     assert {finding.verdict for finding in found} == {"holds"}
     assert summary.verdicts(found) == "Of 4 claims checked against these rows, 4 hold."
 
@@ -395,8 +398,8 @@ def test_lost_comparisons_are_named():
     ]
     found = summary.findings(rows)
     assert found[0].verdict == "does not hold"
-    expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60)."
-    assert found[0].text.endswith(expected)
+    expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60); "
+    assert found[0].text.endswith(expected + "by −0.05 on average and −0.10 at least (MIM at ε 0.3).")
     assert summary.verdicts(found) == "Of 3 claims checked against these rows, 3 do not hold."
 
 
@@ -424,13 +427,11 @@ def test_accuracy_effect_distortion_and_gradient():
     rows = [
         row("effect", name, attack="fgsm", eps=0.3, dr=dr, adq=0.4) for name, dr in (("luring", 0.9), ("auto", 0.5))
     ]
-    assert summary.findings(rows)[0].text.endswith(
-        "in 1 of 2 comparisons, not in Adq of FGSM at ε 0.3 (0.40 against 0.40)."
-    )
+    assert "in 1 of 2 comparisons, not in Adq of FGSM at ε 0.3 (0.40 against 0.40);" in summary.findings(rows)[0].text
 
     l0 = {"luring": [1, 2, 300, 400, 500], "auto": [1, 2, 310, 400, 500]}
     rows = [transfer(name, 0, None, None, attack="pgd", l0=numbers) for name, numbers in l0.items()]
-    assert summary.findings(rows)[0].text.endswith("not in PGD at ε 0.3 (300 against 310).")
+    assert "not in PGD at ε 0.3 (300 against 310); by −10 on average" in summary.findings(rows)[0].text
     assert summary.findings([r | {"dataset": "svhn"} for r in rows]) == []
 
     shares = {("luring", 1): 0.5, ("luring", 2): 0.7, ("auto", 1): 0.2, ("auto", 2): None}
@@ -449,3 +450,87 @@ def test_what_was_run():
         "Base (M) and Luring; test accuracy on 10,000 images; MIM at ε 0.3, crafted on M∘P and shown to M, "
         "on 900 to 1,000 images; 2 seeds."
     )
+
+
+# More than the paper's attacks, less than its images
+
+
+def zeros(architecture, attack, m, mop, **fields):
+    """A cell of images of class 0."""
+    packed = {name: base64.b64encode(bytes(labels)).decode() for name, labels in (("m", m), ("mop", mop))}
+    labels = packed | {"y": base64.b64encode(bytes(len(m))).decode()}
+    return transfer(architecture, 0.0, 0.5, 0.5, attack=attack, labels=labels, **fields) | {"n": len(m)}
+
+
+def test_worst_over_the_papers_attacks_and_over_all_are_kept_apart():
+    rows = [
+        zeros("luring", "fgsm", [0, 0, 0, 1], [1, 1, 1, 1]),
+        zeros("luring", "mim", [0, 0, 1, 0], [1, 1, 2, 1]),
+        zeros("luring", "vmi", [0, 1], [1, 1]),  # on the first two images alone
+        zeros("stack", "fgsm", [0, 0, 0, 0], [1, 1, 1, 1]),
+        zeros("stack", "mim", [0, 0, 0, 0], [1, 1, 1, 1]),
+    ]
+    found = tables.attacked(rows)
+    assert [line.attack for line in found] == ["fgsm", "mim", "worst-paper", "vmi", "worst"]
+    papers, every = found[2], found[4]
+    assert (papers.cells["luring"]["ac_m"].mean, papers.cells["luring"]["dac"].mean) == (0.5, 0.75)
+    assert papers.cells["stack"]["dac"].mean == 1.0
+    assert (every.cells["luring"]["ac_m"].mean, every.cells["luring"]["dac"].mean) == (0.5, 0.5)
+    assert "stack" not in every.cells  # it was not shown all of them
+    assert [line.attack for line in tables.attacked(rows[:2])] == ["fgsm", "mim", "worst"]
+    assert "on the images that all of them were run on" in printed.transfer_note(found)
+    claims = {finding.claim: finding for finding in summary.findings(rows) if finding.claim}
+    assert claims["DAC is higher with Luring than with every other architecture"].verdict == "does not hold"
+
+
+def counted(architecture, counts, images=(3, 5), **fields):
+    packed = base64.b64encode(np.array(counts, "<u4").tobytes()).decode()
+    chosen = base64.b64encode(np.array(images, "<u4").tobytes()).decode()
+    share = {"of": 100, "mean": float(np.mean(counts))}
+    return row("opposite", architecture, dataset="svhn", counts=packed, index_of=chosen, **share, **fields)
+
+
+def test_opposite_directions_are_compared_image_by_image_and_class_by_class():
+    rows = [
+        counted("luring", [[50, 40], [30, 20]]),
+        counted("c_e", [[40, 40], [10, 10]]),  # a tie is not more
+        counted("stack", [[60, 10], [10, 30]]),
+        counted("luring_alt", [[99, 99], [99, 99]], images=(3, 6)),  # other images
+    ]
+    found = {line.architecture: line for line in opposite(rows)}
+    assert found["luring"].share.mean == pytest.approx(0.35)
+    assert (found["luring"].highest.mean, found["luring"].without_stack.mean) == (0.25, 0.75)
+    assert (found["luring"].highest.paper, found["luring"].without_stack.paper) == (0.74, 0.81)
+    assert isnan(found["c_e"].highest.mean)
+    (finding,) = summary.findings(rows)
+    assert finding.verdict == "does not hold"
+    assert "for 0.25 (paper 0.74) of all images and classes, and for 0.75 (paper 0.81) without Stack" in finding.text
+
+
+def test_a_part_of_a_data_set_is_called_so_wherever_the_papers_figures_are():
+    part, whole = {"train": 10_854, "test": 1_952}, {"train": 73_257, "test": 26_032}
+    rows = [transfer("luring", 0.0, 0.2, 0.3, dataset="svhn", eps=0.06, source=part)]
+    called = "SVHN part, 10\N{NO-BREAK SPACE}854 / 1\N{NO-BREAK SPACE}952"
+    assert tables.name(rows) == f"{called}, paper scale"
+    assert called in tables.caveat(rows)
+    assert {finding.verdict for finding in summary.findings(rows)} == {"measured"}
+    for text in (shown(printed.terminal(rows)), printed.markdown(rows)):
+        assert called in text
+        assert "not for comparison" in " ".join(text.split())
+    rows = [row | {"source": whole} for row in rows]
+    assert tables.name(rows) == "SVHN, paper scale"
+    assert tables.caveat(rows) == ""
+    assert {finding.verdict for finding in summary.findings(rows)} == {"does not hold"}
+    assert "narrower than the paper's" in tables.caveat([row | {"scale": "quick"} for row in rows])
+
+
+def test_one_table_of_all_claims():
+    sections = [as_papers(), as_papers(dataset="svhn")]
+    found = summary.overview([summary.findings(rows) for rows in sections])
+    assert len({line.claim for line in found}) == len(found)
+    first = found[0]
+    assert first.claim == "DAC is higher with Luring than with C_E"
+    assert {place: finding.by.split(",")[0] for place, finding in first.verdicts.items()} == {
+        0: "14 of 14",
+        1: "14 of 14",
+    }

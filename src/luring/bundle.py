@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from luring.networks import Shape
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
 from luring.targets.target import digest_with
-from luring.weights import digest, fill, read_tensors, write_tensors
+from luring.weights import digest, fill, half_tensors, halved, read_tensors, write_tensors
 
 FORMAT = 2
 """Of `config.json`: raised when an older Luring could not read it. Format 1 knew Luring's own targets and `module:function` alone."""
@@ -109,6 +109,7 @@ def save(
     *,
     stack: nn.Module | None = None,
     with_target: bool = True,
+    half: bool = False,
 ) -> None:
     """Write a bundle; `config.json` comes last, so a folder that has one is whole.
 
@@ -119,18 +120,22 @@ def save(
         config: JSON values; `target` and `lure` name networks (`luring.targets.load`, `networks.make_lure`), `shape` and `classes` say what for.
         stack: the classifier trained behind the lure, for the baseline Stack.
         with_target: put the target in, too; otherwise only what it is known by.
+        half: store weights as float16, half as large; `config` should then describe `weights.halved` networks, which is what is loaded.
 
     Raises:
-        InputError: the target is a `.pt2` program, which is never put into a bundle.
+        InputError: the target is a `.pt2` program, which is never put into a bundle; or a weight is too large for float16.
     """
     found = target if isinstance(target, Target) else Target(target, "luring", str(config["target"]))
     if with_target and found.kind == "exported":
         raise InputError(f"{found.name} is not put into a bundle, for it may hold code: leave --with-target out.")
+    if half:
+        found, lure = replace(found, network=halved(found.network)), halved(lure)
+        stack = halved(stack) if stack is not None else None
     parts = {"lure": lure} | ({"stack": stack} if stack is not None else {})
     if with_target and found.file is None:
         parts["target"] = found.classifier
     for name, network in parts.items():
-        write_tensors(folder / f"{name}.safetensors", network.state_dict())
+        write_tensors(folder / f"{name}.safetensors", half_tensors(network) if half else network.state_dict())
     if with_target and found.file is not None:
         with replacing(folder / "target.onnx") as file, found.file.open("rb") as source:
             shutil.copyfileobj(source, file)

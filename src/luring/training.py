@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from luring import answers, average, losses, processes, rooms, stopping
 from luring.ahead import fetched
+from luring.augment import Moves, moved
 from luring.data import Split
 from luring.errors import InputError
 from luring.frozen import frozen
@@ -74,6 +75,7 @@ def classifier(
     validation: Split,
     *,
     schedule: Schedule,
+    moves: Moves | None = None,
     seed: int = 0,
     state: Path | None = None,
     show: bool = True,
@@ -87,7 +89,8 @@ def classifier(
         train: images and labels, a part of what `luring.data.load` gives.
         validation: the same, for choosing the state that is kept.
         schedule: how long and how fast.
-        seed: of the order of the images and of dropout; initial weights are the caller's.
+        moves: how the training images are moved at random each time they are seen; `None` leaves them as they are.
+        seed: of the order of the images, of their moves and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
@@ -103,7 +106,7 @@ def classifier(
     answers.logits(network, train.images[:2])
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
-        return F.cross_entropy(net(images).float(), labels[index])
+        return F.cross_entropy(net(images if moves is None else moved(images, moves)).float(), labels[index])
 
     def score() -> tuple[float, dict[str, float]]:
         found = crew.spread(
@@ -113,6 +116,7 @@ def classifier(
         return accuracy, {"validation accuracy": accuracy}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
+    identity |= {"moves": asdict(moves)} if moves else {}
     return _train(crew, network, loss, score, images, schedule, seed, state, identity, show, log)
 
 

@@ -1,9 +1,11 @@
 """Weights as safetensors: no code runs when they are read."""
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -47,7 +49,9 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """
     own = network.state_dict()
     for name, tensor in tensors.items():
-        if name in own and own[name].dtype != tensor.dtype:
+        # What float16 holds, float32 holds as well.
+        widened = name in own and (tensor.dtype, own[name].dtype) == (torch.float16, torch.float32)
+        if name in own and own[name].dtype != tensor.dtype and not widened:
             raise InputError(
                 f"{where} does not hold the weights of its network: {name} is {_short(tensor)} where the network has {_short(own[name])}."
             )
@@ -64,6 +68,27 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
 
 def _short(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def halved(network: nn.Module) -> nn.Module:
+    """A copy whose weights are rounded to values that float16 has; their type stays, and buffers (batch-norm statistics) stay as they are.
+
+    Raises:
+        InputError: a weight is too large for float16.
+    """
+    rounded = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, weight in rounded.named_parameters():
+            weight.copy_(weight.half())
+            if not bool(weight.isfinite().all()):
+                raise InputError(f"{name} has weights beyond 65504, which float16 does not hold: keep them in float32.")
+    return rounded
+
+
+def half_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """What `halved` gave as tensors to store: weights in float16, buffers as they are. Loaded into float32 they are the same values."""
+    weights = dict(network.named_parameters())
+    return {name: tensor.half() if name in weights else tensor for name, tensor in network.state_dict().items()}
 
 
 def digest(network: nn.Module) -> str:

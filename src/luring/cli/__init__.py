@@ -16,6 +16,7 @@ from luring.cli import check as check
 from luring.cli import export as export
 from luring.cli import serve as serve
 from luring.cli import play as play
+from luring.cli import publish as publish
 from luring.cli import report as report
 
 # isort: on

@@ -11,19 +11,19 @@ from luring.cli.experiment import run
 
 @app.command
 def reproduce(
-    experiment: Positional[Literal["mnist", "toy", "digits"]],
+    experiment: Positional[Literal["mnist", "svhn", "cifar10", "toy", "digits"]],
     scale: Literal["paper", "quick", "demo"] = "paper",
     seed: Seed = 0,
     device: Device = "auto",
     out: Path | None = None,
 ) -> None:
-    """Recompute an experiment of the paper: its Tables 1 and 2, Figures 4, 5 and 6, beside the published numbers.
+    """Recompute an experiment of the paper: its Tables 1 to 4, Figures 4, 5 and 6, beside the published numbers.
 
     Stop it at any moment; the same command goes on. Run it again with another --seed and the same --out for means and spreads.
 
     Args:
-        experiment: mnist (needs the images: the folder in LURING_DATA, or the hub), toy (the illustration of §3.3, Figures 2 and 3; a minute), or digits.
-        scale: paper (about two hours on two cores), quick (minutes; not to be compared with the paper), demo (digits only).
+        experiment: mnist, svhn, cifar10 (need the images: the folder in LURING_DATA, or the hub), toy (the illustration of §3.3, Figures 2 and 3; a minute), or digits.
+        scale: paper (mnist: hours on two cores; svhn, cifar10: a GPU), quick (narrower networks, a night on two cores; not to be compared with the paper), demo (digits only).
         seed: of everything.
         device: where to compute.
         out: folder for the results; out/EXPERIMENT-SCALE where it is not given.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from luring.augment import Moves
 from luring.training import Schedule
 
 
@@ -45,8 +46,11 @@ class Experiment:
         target: name of its target, `networks.TARGETS`.
         lure: name of its lure, `networks.make_lure`.
         target_schedule: how M is trained; `None` where M is given.
-        lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order of the tables.
-        attacks: by name, in the order of the tables.
+        lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order in which they are fitted.
+        apart: further ones, compared after all others; the images are not chosen by them: each is attacked on those that it classifies correctly.
+        attacks: by name, in the order of the tables: the paper's.
+        extras: further ones, after all of the paper's.
+        extras_n: images that they are run on, the first of all.
         eps: radii of the l∞ ball.
         n: test images attacked.
         search_n: of these, the first ones that the adversary's search runs on.
@@ -54,6 +58,8 @@ class Experiment:
         converged: MIM is repeated on Luring at the middle eps with other numbers of steps, to show that its result has converged: the
             length of a step by their number.
         pictures: images shown in the report, of Luring, and attack they are crafted with.
+        moves: of the images that M, and Stack, are trained on.
+        opposite: whether the directions are counted along which logits of M and of M∘P move against each other (§4.2: on SVHN and CIFAR10).
     """
 
     dataset: str
@@ -66,9 +72,19 @@ class Experiment:
     eps: tuple[float, ...]
     n: int = 1000
     search_n: int = 100
+    apart: Mapping[str, Lure] = field(default_factory=dict[str, Lure])
+    extras: Mapping[str, Attacked] = field(default_factory=dict[str, Attacked])
+    extras_n: int = 100
     effect: tuple[str, ...] = ("fgsm", "pgd", "mim", "miml2")
     converged: Mapping[int, float] = field(default_factory=dict[int, float])
     pictures: int = 4
+    moves: Moves | None = None
+    opposite: bool = False
+
+    @property
+    def fitted(self) -> Mapping[str, Lure]:
+        """Every architecture but M, in the order in which they are fitted."""
+        return {**self.lures, **self.apart}
 
 
 def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
@@ -88,7 +104,50 @@ def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
     )
 
 
+def _colour_attacks(
+    steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float
+) -> Mapping[str, Attacked]:
+    """Supplementary D's attacks for SVHN and CIFAR10 with fewer steps; MIML2 goes 2.4 times its radius."""
+    every: Mapping[str, float | int] = {"step": step, "steps": steps}
+    return MappingProxyType(
+        {
+            "fgsm": Attacked(),
+            "mim": Attacked(every),
+            "dim": Attacked(every, {"probability": probabilities}),
+            "mim-ti": Attacked(every, {"kernel": kernels}),
+            "dim-ti": Attacked({**every, "probability": dim_ti}, {"kernel": kernels}),
+            "pgd": Attacked(every),
+            "miml2": Attacked({"step": 2.4 / steps, "steps": steps, "radius": 1.0}),
+        }
+    )
+
+
+def _further(steps: int, step: float, *, samples: int, budget: int, turned: bool) -> Mapping[str, Attacked]:
+    """What the paper leaves out: modern transfer attacks, then attacks by queries to M∘P. Digits are not `turned`: a 6 is no 9."""
+    every: Mapping[str, float | int] = {"step": step, "steps": steps}
+    suffix = "" if turned else "-digits"
+    return MappingProxyType(
+        {
+            "si-ni": Attacked({**every, "copies": 3}),
+            "vmi": Attacked({**every, "samples": samples}),
+            "admix": Attacked({**every, "others": 2, "copies": 3}),
+            "pgn": Attacked({**every, "samples": samples}),
+            f"bsr{suffix}": Attacked({**every, "samples": samples}),
+            f"sia{suffix}": Attacked({**every, "samples": samples}),
+            "spsa": Attacked({"budget": budget}),
+            "zoo": Attacked({"budget": budget}),
+            "hop-skip-jump": Attacked({"budget": budget}),
+        }
+    )
+
+
+def _short(steps: int, *, lr: float = 3e-3, batch: int = 128, beta2: float = 0.999, validations: int = 5) -> Schedule:
+    """A schedule for colour images: convolutions in bfloat16, and few looks at the validation images, which are not."""
+    return Schedule(steps, batch, lr, beta2=beta2, precision="bfloat16", validations=validations)
+
+
 FAST = Schedule(1500, lr=3e-3)
+COLOUR = _short(1200, lr=5e-3, beta2=0.99)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -146,11 +205,13 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             eps=(0.3, 0.4, 0.5),
             # The last is the paper's own setting.
             converged=MappingProxyType({100: 0.01, 1000: 0.01}),
+            apart=MappingProxyType({"luring_alt": Lure(Schedule(8000, lr=1e-2, beta2=0.99))}),
+            extras=_further(32, 1 / 32, samples=10, budget=2000, turned=False),
         ),
         ("mnist", "quick"): Experiment(
             dataset="mnist",
             scale="quick",
-            target="mnist",
+            target="mnist-narrow",
             lure="mnist",
             target_schedule=Schedule(1500, batch=100),
             lures=MappingProxyType(
@@ -165,6 +226,100 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             eps=(0.3, 0.4, 0.5),
             n=100,
             search_n=50,
+        ),
+        ("svhn", "paper"): Experiment(
+            dataset="svhn",
+            scale="paper",
+            target="svhn",
+            lure="svhn",
+            # The authors': 10 epochs of batches of 28 at 1e-2; here 25 epochs along a cosine.
+            target_schedule=_short(6000, batch=256, validations=20),
+            lures=MappingProxyType(
+                {
+                    "stack": Lure(_short(6000, batch=256, lr=1e-3, validations=20)),
+                    "auto": Lure(_short(1500, batch=256, lr=1e-3)),
+                    "c_e": Lure(_short(10000, batch=256, lr=1e-3, beta2=0.99, validations=20)),
+                    "luring": Lure(_short(10000, batch=256, lr=1e-3, beta2=0.99, validations=20)),
+                }
+            ),
+            apart=MappingProxyType({"luring_alt": Lure(_short(10000, batch=256, lr=1e-3, beta2=0.99, validations=20))}),
+            attacks=_colour_attacks(50, 0.01, (0.2, 0.4, 0.6, 0.8, 1.0), (1, 3, 5, 10, 15), 1.0),
+            extras=_further(20, 0.01, samples=10, budget=2000, turned=False),
+            eps=(0.03, 0.06, 0.08),
+            # The last is the paper's own setting.
+            converged=MappingProxyType({100: 0.01, 500: 0.01}),
+            opposite=True,
+        ),
+        ("svhn", "quick"): Experiment(
+            dataset="svhn",
+            scale="quick",
+            target="svhn-narrow",
+            lure="svhn-narrow",
+            target_schedule=_short(1400, validations=7),
+            lures=MappingProxyType(
+                {
+                    "luring": Lure(COLOUR, lam=0.3),
+                    "c_e": Lure(COLOUR),
+                    "stack": Lure(_short(1000)),
+                    "auto": Lure(_short(500)),
+                }
+            ),
+            apart=MappingProxyType({"luring_alt": Lure(COLOUR)}),
+            attacks=_colour_attacks(24, 0.01, (0.4, 0.7, 1.0), (1, 3, 5), 1.0),
+            extras=_further(16, 0.01, samples=5, budget=1000, turned=False),
+            eps=(0.03, 0.06, 0.08),
+            n=300,
+            search_n=60,
+            converged=MappingProxyType({100: 0.01}),
+            # The paper moves nothing on SVHN; it has eight times the part's images.
+            moves=Moves(angle=10.0, shift=3 / 32),
+            opposite=True,
+        ),
+        ("cifar10", "paper"): Experiment(
+            dataset="cifar10",
+            scale="paper",
+            target="cifar10",
+            lure="cifar10",
+            # The authors': 200 epochs of batches of 32 from 1e-2; here 50 along a cosine.
+            target_schedule=_short(8100, batch=256, validations=20),
+            lures=MappingProxyType(
+                {
+                    "stack": Lure(_short(8100, batch=256, lr=1e-3, validations=20)),
+                    "c_e": Lure(_short(8000, batch=256, lr=1e-3, beta2=0.99, validations=20)),
+                    "luring": Lure(_short(8000, batch=256, lr=1e-3, beta2=0.99, validations=20), lam=0.15),
+                }
+            ),
+            apart=MappingProxyType({"luring_alt": Lure(_short(8000, batch=256, lr=1e-3, beta2=0.99, validations=20))}),
+            attacks=_colour_attacks(50, 0.01, (0.2, 0.4, 0.6, 0.8, 1.0), (1, 3, 5, 10, 15), 0.6),
+            extras=_further(20, 0.01, samples=10, budget=2000, turned=True),
+            eps=(0.02, 0.03, 0.04),
+            # The paper's own setting.
+            converged=MappingProxyType({100: 0.01}),
+            moves=Moves(angle=10.0, shift=5 / 32),
+            opposite=True,
+        ),
+        ("cifar10", "quick"): Experiment(
+            dataset="cifar10",
+            scale="quick",
+            target="cifar10-narrow",
+            lure="cifar10-narrow",
+            target_schedule=_short(4000, validations=5),
+            lures=MappingProxyType(
+                {
+                    "stack": Lure(_short(3000)),
+                    "c_e": Lure(_short(1500, lr=5e-3, beta2=0.99)),
+                    "luring": Lure(_short(1500, lr=5e-3, beta2=0.99), lam=0.15),
+                }
+            ),
+            apart=MappingProxyType({"luring_alt": Lure(_short(1500, lr=5e-3, beta2=0.99))}),
+            attacks=_colour_attacks(24, 0.01, (0.3, 0.6, 1.0), (1, 3, 5), 0.6),
+            extras=_further(16, 0.01, samples=5, budget=1000, turned=True),
+            eps=(0.02, 0.03, 0.04),
+            n=300,
+            search_n=60,
+            converged=MappingProxyType({100: 0.01}),
+            moves=Moves(shift=4 / 32, mirror=True),
+            opposite=True,
         ),
     }
 )

@@ -20,8 +20,10 @@ def terminal(rows: Sequence[Row]) -> Group:
     """The tables of every section, for `rich.console.Console.print`."""
     parts: list[RenderableType] = []
     for section in tables.sections(rows):
-        parts.append(Text(words.section(section[0]["dataset"], section[0]["scale"]), style="bold"))
-        accuracy, transfer = tables.accuracy(section), [*tables.transfer(section), *tables.worst(section)]
+        parts.append(Text(tables.name(section), style="bold"))
+        if caveat := tables.caveat(section):
+            parts.append(Text(caveat))
+        accuracy, transfer = tables.accuracy(section), tables.attacked(section)
         if accuracy:
             parts += [_accuracy(accuracy), Text(accuracy_note(accuracy) + "\n", style="dim")]
         if transfer:
@@ -50,7 +52,13 @@ def transfer_note(lines: list[Line]) -> str:
         f"DAC: M is right, or the two disagree. {BEST} best DAC of the line."
     )
     if any(line.attack == tables.WORST for line in lines):
-        note += f" {words.attack(tables.WORST)}: image by image, one attack that succeeds is enough for the adversary."
+        note += f" {words.attack(tables.WORST)}: image by image, one attack that succeeds is enough for the adversary"
+        apart = any(line.attack == tables.WORST_PAPER for line in lines)
+        note += (
+            ": over the paper's attacks, and at the end over all, on the images that all of them were run on."
+            if apart
+            else "."
+        )
     return note + _marked(lines, tables.TRANSFER_TOLERANCE)
 
 
@@ -150,8 +158,10 @@ def markdown(rows: Sequence[Row]) -> str:
     """The tables of every section in Markdown; each cell of the transfer is AC_M∘P / AC_M / DAC, the best DAC bold."""
     parts: list[str] = []
     for section in tables.sections(rows):
-        parts.append(f"**{words.section(section[0]['dataset'], section[0]['scale'])}**")
-        accuracy, transfer = tables.accuracy(section), [*tables.transfer(section), *tables.worst(section)]
+        parts.append(f"**{tables.name(section)}**")
+        if caveat := tables.caveat(section):
+            parts.append(caveat)
+        accuracy, transfer = tables.accuracy(section), tables.attacked(section)
         if accuracy:
             body = [_accuracy_cells(line, paper=tables.has_paper(accuracy)) for line in accuracy]
             parts += [_table(_accuracy_head(accuracy), body, names=1), accuracy_note(accuracy)]

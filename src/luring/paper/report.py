@@ -13,6 +13,7 @@ from markupsafe import Markup
 from luring.atomic import replacing
 from luring.errors import InputError
 from luring.paper import figures, printed, summary, tables, words
+from luring.paper.opposite import opposite
 from luring.paper.tables import as_number, numbers, present
 from luring.rows import Row, select
 
@@ -39,9 +40,11 @@ def write(rows: Sequence[Row], out: Path, *, title: str) -> None:
     """
     if not rows:
         raise InputError("There are no rows to draw a report from: run an experiment first, or name the folder of one.")
+    sections = [_section(f"s{number}", part) for number, part in enumerate(tables.sections(rows), start=1)]
     page = _template().render(
         title=title,
-        sections=[_section(f"s{number}", part) for number, part in enumerate(tables.sections(rows), start=1)],
+        sections=sections,
+        overview=summary.overview([section["findings"] for section in sections]),
         run=_run(rows),
         words=words,
         css=Markup((files("luring.paper") / "report.css").read_text(encoding="utf-8")),
@@ -60,7 +63,7 @@ def _template() -> Template:
 
 def _section(name: str, rows: list[Row]) -> dict[str, Any]:
     accuracy, effect = tables.accuracy(rows), tables.effect(rows)
-    transfer = [*tables.transfer(rows), *tables.worst(rows)]
+    transfer = tables.attacked(rows)
     convergence = [
         {
             "attack": attack,
@@ -73,7 +76,9 @@ def _section(name: str, rows: list[Row]) -> dict[str, Any]:
     distortion, findings = figures.distortion(rows, place=name), summary.findings(rows)
     return {
         "id": name,
-        "name": words.section(rows[0]["dataset"], rows[0]["scale"]),
+        "name": tables.name(rows),
+        "caveat": tables.caveat(rows),
+        "table": words.table(rows[0]["dataset"]),
         "seeds": len({row["seed"] for row in rows}),
         "ran": summary.ran(rows),
         "findings": findings,
@@ -89,6 +94,7 @@ def _section(name: str, rows: list[Row]) -> dict[str, Any]:
         "guarded": tables.GUARDED,
         "converged": {(cell["attack"], cell["eps"]): number for number, cell in enumerate(convergence, start=1)},
         "convergence": convergence,
+        "opposite": opposite(rows),
         "effect": effect,
         "effect_architectures": tables.architectures(effect),
         "effect_images": _effect_images(rows),

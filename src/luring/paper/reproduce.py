@@ -1,14 +1,13 @@
 """Run an experiment: train, fit, attack, and write a row a cell as it is finished; what is there already is not done again."""
 
 import base64
-import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
@@ -17,8 +16,8 @@ from luring import answers, bundle, data, metrics, networks, rows, training, tra
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
-from luring.frozen import frozen
 from luring.paper.experiments import Attacked, Experiment, Lure
+from luring.paper.pictures import pictures
 from luring.transfer import Clean, Transferred
 from luring.weights import digest, write_tensors
 
@@ -49,6 +48,7 @@ def reproduce(
     """
     run = Run(experiment, out, seed, device, show)
     dataset = data.load(experiment.dataset, seed=seed, progress=show)
+    run.source = {"train": len(dataset.train.labels) + len(dataset.validation.labels), "test": len(dataset.test.labels)}
     target = given or run.trained(
         "base", lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes)), dataset
     )
@@ -57,29 +57,32 @@ def reproduce(
         decoys[name] = run.decoy(name, target, dataset)
     if given is None:
         run.bundled(target, decoys["luring"], dataset)
-    weights = {name: digest(decoy) for name, decoy in decoys.items()}
-    m = answers.labels(target, dataset.test.images).cpu()
     for name, decoy in decoys.items():
-        run.cell(
-            {"kind": "accuracy", "architecture": name, "n": len(m)},
-            {**run.training(name), "weights": weights[name]},
-            lambda name=name, decoy=decoy: measure_accuracy(
-                name, decoy, m, dataset.test.images, dataset.test.labels, weights[name]
-            ),
-        )
+        run.accuracy(name, target, decoy, dataset)
+    weights = run.weights
     clean = transfer.choose(list(decoys.values()), dataset.test.images, dataset.test.labels, n=experiment.n, seed=seed)
-    run.pictures(target, decoys, clean, dataset.classes, weights)
+    pictures(run, target, decoys, clean, dataset.classes, weights)
     run.converged(target, decoys, clean, weights)
-    lures = list(experiment.lures)
     # Luring and the baseline it is measured by come first: a run stopped early holds their whole comparison.
-    for names in (COMPARED, [name for name in lures if name not in COMPARED]):
-        for attack, attacked in experiment.attacks.items():
-            for eps in experiment.eps:
-                for name in names:
-                    run.transfer(attack, attacked, eps, name, target, decoys[name], clean, weights)
+    groups = COMPARED, tuple(name for name in experiment.lures if name not in COMPARED)
+    for names in groups:
+        run.table(experiment.attacks, names, target, decoys, clean)
     for attack in experiment.effect:
         for eps in experiment.eps:
-            run.effect(attack, eps, lures)
+            run.effect(attack, eps, list(experiment.lures))
+    if experiment.opposite:
+        for name in experiment.lures:
+            run.opposite(name, target, decoys[name], clean)
+    for name in experiment.apart:
+        decoys[name] = decoy = run.decoy(name, target, dataset)
+        run.accuracy(name, target, decoy, dataset)
+        right = (answers.labels(decoy, clean.images).cpu() == clean.labels).nonzero().squeeze(1)
+        own = Clean(clean.images[right], clean.labels[right], clean.index[right])
+        run.table(experiment.attacks, [name], target, decoys, own)
+        if experiment.opposite:
+            run.opposite(name, target, decoy, own)
+    for names in groups:
+        run.table(experiment.extras, names, target, decoys, clean.first(experiment.extras_n))
     return rows.select(run.rows, dataset=experiment.dataset, scale=experiment.scale)
 
 
@@ -94,6 +97,9 @@ class Run:
         self.file = out / "rows.jsonl"
         self.rows = rows.read(self.file)
         self.found = {rows.key(row): row for row in self.rows}
+        self.source: Mapping[str, int] = {}
+        self.weights: dict[str, str] = {}
+        self.answered: Tensor | None = None
 
     def cell(
         self, names: Mapping[str, Any], settings: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
@@ -117,7 +123,9 @@ class Run:
         started = time.monotonic()
         measured = dict(compute())
         row["settings"] |= measured.pop("settings", {})
-        row |= {**measured, "asked": asked, "seconds": round(time.monotonic() - started, 3), **rows.provenance()}
+        row |= {**measured, "asked": asked, "seconds": round(time.monotonic() - started, 3)}
+        row |= {"source": dict(self.source)} if self.source else {}
+        row |= rows.provenance()
         rows.append(self.file, row)
         self.rows.append(row)
         self.found[rows.key(row)] = row
@@ -126,16 +134,23 @@ class Run:
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
+        moves = {"moves": asdict(experiment.moves)} if experiment.moves and name in ("base", "stack") else {}
         if name == "base":
             schedule = experiment.target_schedule
-            return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {})}
-        lure = experiment.lures[name]
+            return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
+        lure = experiment.fitted[name]
         gap = {"lam": lure.lam, "gap_max": lure.gap_max} if name == "luring" else {}
-        return {"target": experiment.target, "lure": experiment.lure, **gap, "schedule": lure.schedule.describe()}
+        return {
+            "target": experiment.target,
+            "lure": experiment.lure,
+            **gap,
+            "schedule": lure.schedule.describe(),
+            **moves,
+        }
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
-        schedule = self.experiment.target_schedule if name == "base" else self.experiment.lures[name].schedule
+        schedule = self.experiment.target_schedule if name == "base" else self.experiment.fitted[name].schedule
         assert schedule is not None, "an experiment that does not train M is given one"
 
         def train_it(network: nn.Module, state: Path) -> None:
@@ -144,6 +159,7 @@ class Run:
                 dataset.train,
                 dataset.validation,
                 schedule=schedule,
+                moves=self.experiment.moves,
                 seed=self.seed,
                 state=state,
                 show=self.show,
@@ -155,10 +171,15 @@ class Run:
     def decoy(self, name: str, target: nn.Module, dataset: data.Dataset) -> nn.Module:
         """M∘P of an architecture."""
         experiment = self.experiment
-        fitted: Lure = experiment.lures[name]
+        fitted: Lure = experiment.fitted[name]
 
         def lure() -> nn.Module:
-            return networks.make_lure(experiment.lure, target, dataset.shape)[0]
+            made = networks.make_lure(experiment.lure, target, dataset.shape)[0]
+            if name not in ("luring", "luring_alt"):  # the paper drops values out of no other lure
+                for part in made.modules():
+                    if isinstance(part, nn.Dropout):
+                        part.p = 0.0
+            return made
 
         if name == "stack":
             fresh = lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes))  # noqa: E731
@@ -222,6 +243,50 @@ class Run:
     def preset(self, name: str, attacked: Attacked, eps: float) -> Attack:
         """The attack of a cell, before the adversary's search."""
         return preset(name, eps=eps, seed=self.seed, **attacked.settings)
+
+    def accuracy(self, name: str, target: nn.Module, decoy: nn.Module, dataset: data.Dataset) -> None:
+        """A line of Table 1: of M itself, or of the M∘P of an architecture."""
+        self.weights[name] = weights = digest(decoy)
+        images, truth = dataset.test.images, dataset.test.labels
+        if self.answered is None:
+            self.answered = answers.labels(target, images).cpu()
+        m = self.answered
+        self.cell(
+            {"kind": "accuracy", "architecture": name, "n": len(m)},
+            {**self.training(name), "weights": weights},
+            lambda: measure_accuracy(name, decoy, m, images, truth, weights),
+        )
+
+    def table(
+        self,
+        attacks: Mapping[str, Attacked],
+        names: Sequence[str],
+        target: nn.Module,
+        decoys: Mapping[str, nn.Module],
+        clean: Clean,
+    ) -> None:
+        """Cells of Tables 2 to 4."""
+        for attack, attacked in attacks.items():
+            for eps in self.experiment.eps:
+                for name in names:
+                    self.transfer(attack, attacked, eps, name, target, decoys[name], clean, self.weights)
+
+    def opposite(self, name: str, target: nn.Module, decoy: nn.Module, clean: Clean) -> None:
+        """The directions of §4.2 along which a logit of M and of M∘P move against each other."""
+
+        def compute() -> dict[str, Any]:
+            counts = metrics.opposite_directions(target, decoy, clean.images)
+            return {
+                "of": clean.images[0].numel(),
+                "mean": float(counts.double().mean()),
+                "by_class": counts.double().mean(0).tolist(),
+                "counts": base64.b64encode(counts.numpy().astype("<u4").tobytes()).decode(),
+                "index_of": base64.b64encode(clean.index.numpy().astype("<u4").tobytes()).decode(),
+            }
+
+        weights = {"target": self.weights["base"], "decoy": self.weights[name]}
+        names = {"kind": "opposite", "architecture": name, "n": len(clean.labels)}
+        self.cell(names, {"choice": clean.digest, "weights": weights}, compute)
 
     def transfer(
         self,
@@ -310,49 +375,6 @@ class Run:
                 compute,
             )
 
-    def pictures(
-        self,
-        target: nn.Module,
-        decoys: Mapping[str, nn.Module],
-        clean: Clean,
-        classes: tuple[str, ...],
-        weights: Mapping[str, str],
-    ) -> None:
-        """Images for the report: one row of pictures an image, and Figure 6."""
-        experiment = self.experiment
-        if not experiment.pictures:
-            return
-        eps = experiment.eps[len(experiment.eps) // 2]
-        few, decoy = clean.first(experiment.pictures), decoys["luring"]
-        attack = self.preset("mim", experiment.attacks["mim"], eps)
-        settings = self.crafting(attack, experiment.attacks["mim"], "luring", few, weights)
-        lure: nn.Module = decoy.lure  # type: ignore[assignment]
-        crafted: list[Tensor] = []
-        for place, index in enumerate(few.index.tolist()):
-
-            def compute(place: int = place) -> dict[str, Any]:
-                if not crafted:
-                    crafted.append(transfer.craft(attack, decoy, few))
-                x, x_adv = few.images[place : place + 1], crafted[0][place : place + 1]
-                shown = {"x": x, "p_x": through(lure, x), "x_adv": x_adv, "p_x_adv": through(lure, x_adv)}
-                shown["perturbation"] = (x_adv - x) / (2 * eps) + 0.5
-                both = {
-                    name: [int(answers.labels(model, shown[name])) for model in (target, decoy)]
-                    for name in ("x", "x_adv")
-                }
-                return {"images": {name: png(image[0]) for name, image in shown.items()}, "labels": both}
-
-            names = {"kind": "picture", "architecture": "luring", "attack": "mim", "eps": eps, "index": index, "n": 1}
-            shared = {"label": int(few.labels[place]), "classes": list(classes)}
-            self.cell({**names, **shared}, settings, compute)
-            for name in experiment.lures:
-                part: nn.Module = decoys[name].lure  # type: ignore[assignment]
-                self.cell(
-                    {"kind": "gradient", "architecture": name, "index": index, "n": 1, **shared},
-                    {"weights": weights[name]},
-                    lambda part=part, place=place: _gradient(part, few.images[place : place + 1]),
-                )
-
 
 def measure_accuracy(
     name: str, decoy: nn.Module, m: Tensor, images: Tensor, truth: Tensor, weights: str
@@ -371,32 +393,3 @@ def measure_accuracy(
 def _decoded(row: rows.Row) -> Transferred:
     y, m, mop = map(torch.from_numpy, rows.labels(row))
     return Transferred(m, mop, y)
-
-
-def through(lure: nn.Module, images: Tensor) -> Tensor:
-    """P(x), on the CPU."""
-    with frozen(lure), torch.no_grad():
-        return lure(answers.prepare(images, lure)).cpu()
-
-
-def _gradient(lure: nn.Module, image: Tensor) -> dict[str, Any]:
-    """Figure 6: how much P's output moves with each value of the image, the l2 norm over the output of ∂P/∂x_d."""
-    with frozen(lure):
-        x = answers.prepare(image, lure)
-        jacobian = torch.autograd.functional.jacobian(lure, x, vectorize=True)
-        assert isinstance(jacobian, Tensor)
-        norm = jacobian.reshape(x.numel(), *x.shape[1:]).square().sum(0).sqrt().cpu()
-    total = float(norm.sum())
-    background = float(norm[image[0] == 0].sum()) / total if total > 0 else float("nan")
-    return {
-        "images": {"x": png(image[0]), "gradient": png(norm / norm.max().clamp_min(1e-12))},
-        "background": background,
-    }
-
-
-def png(image: Tensor) -> str:
-    """A picture in [0, 1], [channels, height, width], as base64 of a PNG."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()

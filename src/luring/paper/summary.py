@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from statistics import fmean
 from typing import Literal
 
 from luring.paper import tables, words
+from luring.paper.opposite import opposite
 from luring.paper.tables import ACCURACY_TOLERANCE, TRANSFER_TOLERANCE, Line, Value
 from luring.paper.words import RATES, number, signed
 from luring.rows import Row, select
@@ -18,10 +19,15 @@ RIVALS = ("stack", "auto", "c_e")
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding, and whether a claim of the paper holds ('measured' where the paper claims nothing)."""
+    """One finding, and whether a claim of the paper holds ('measured' where the paper claims nothing).
+
+    `claim` is one that other sections are checked against as well, `by` how far it holds in a few words, for the table of all.
+    """
 
     verdict: Literal["holds", "holds in part", "does not hold", "measured"]
     text: str
+    claim: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,27 @@ def images(rows: Iterable[Row]) -> str:
 
 def findings(rows: Sequence[Row]) -> list[Finding]:
     """Each claim that the rows of one section can be checked against, with its exceptions."""
-    transfer = tables.transfer(rows)
+    transfer = tables.transfer([row for row in rows if row.get("attack") in tables.PAPERS])
+    further = tables.transfer([row for row in rows if row.get("attack") not in tables.PAPERS])
     # The paper claims the l0 distortion of MNIST alone: elsewhere it finds no difference.
     distortion = tables.distortion(rows) if rows[0]["dataset"] == "mnist" else []
     found = [
         _claim("DAC is higher with Luring than with C_E", transfer, ["dac"], ["c_e"]),
         _claim("DAC is higher with Luring than with every other architecture", transfer, ["dac"]),
         _claim("AC_M is higher with Luring than with every other architecture", transfer, ["ac_m"]),
-        _near_paper(transfer),
+        _near_paper(transfer, rows),
         _accuracy(rows),
+        _opposite(rows),
         _claim("Where every M∘P is fooled, DR and Adq are highest with Luring", tables.effect(rows), ["dr", "adq"]),
         _claim("The median l0 distortion is highest with Luring", distortion, ["median"]),
-        _background(rows),
+        _background(rows) if rows[0]["dataset"] not in ("svhn", "cifar10") else None,
+        _claim(
+            "Against attacks that the paper does not show, DAC is higher with Luring than with C_E",
+            further,
+            ["dac"],
+            ["c_e"],
+        ),
+        _claim("DAC is higher with Luring than with L'", transfer, ["dac"], ["luring_alt"]),
         _alarms(rows),
         _noticed(rows),
     ]
@@ -130,45 +145,97 @@ def verdicts(found: Sequence[Finding]) -> str:
     return f"Of {judged} claims checked against these rows, {words.listing(part for part in parts if part[0] != '0')}."
 
 
+@dataclass(frozen=True)
+class Overview:
+    """A claim and what each section says of it, by the section's place; a section that cannot be checked against it is missing."""
+
+    claim: str
+    verdicts: dict[int, Finding]
+
+
+def overview(findings_of_all: Sequence[Sequence[Finding]]) -> list[Overview]:
+    """Every claim that a section was checked against, in the order of the sections' findings."""
+    claims: dict[str, dict[int, Finding]] = {}
+    for place, found in enumerate(findings_of_all):
+        for finding in found:
+            if finding.claim:
+                claims.setdefault(finding.claim, {})[place] = finding
+    return [Overview(claim, verdicts) for claim, verdicts in claims.items()]
+
+
 def _claim(what: str, lines: Sequence[Line], rates: list[str], others: Sequence[str] = RIVALS) -> Finding | None:
     """A claim that Luring's figure is above the highest of the others', over every cell that has both."""
     lost: list[str] = []
-    compared = 0
+    gains: list[tuple[float, str]] = []
     for line in lines:
         for rate in rates:
             means = {name: cell[rate].mean for name, cell in line.cells.items() if not isnan(cell[rate].mean)}
             rivals = [means[name] for name in others if name in means]
             if "luring" not in means or not rivals:
                 continue
-            compared += 1
+            where = (f"{RATES[rate]} of " if len(rates) > 1 else "") + words.cell(line.attack, line.eps)
+            gains.append((round(means["luring"] - max(rivals), 9), where))
             if means["luring"] <= max(rivals):
-                where = f"{RATES[rate]} of " if len(rates) > 1 else ""
                 digits = 0 if rate == "median" else 2
-                against = f"{number(means['luring'], digits)} against {number(max(rivals), digits)}"
-                lost.append(f"{where}{words.cell(line.attack, line.eps)} ({against})")
-    if not compared:
+                lost.append(f"{where} ({number(means['luring'], digits)} against {number(max(rivals), digits)})")
+    if not gains:
         return None
     exceptions = f", not in {words.listing(lost)}" if lost else ""
-    return _judged(len(lost), compared, f"{what} in {compared - len(lost)} of {compared} comparisons{exceptions}.")
+    won, digits = len(gains) - len(lost), 0 if rates == ["median"] else 2
+    least, where = min(gains)
+    by = f"by {signed(_mean(gain for gain, _ in gains), digits)} on average and {signed(least, digits)} at least ({where})"
+    text = f"{what} in {won} of {len(gains)} comparisons{exceptions}; {by}."
+    return _judged(len(lost), len(gains), text, what, f"{won} of {len(gains)}, {by}")
 
 
-def _judged(lost: int, of: int, text: str) -> Finding:
+def _judged(lost: int, of: int, text: str, claim: str = "", by: str = "") -> Finding:
     """It holds in part while less than half is lost."""
-    return Finding("holds" if not lost else "holds in part" if 2 * lost < of else "does not hold", text)
+    return Finding("holds" if not lost else "holds in part" if 2 * lost < of else "does not hold", text, claim, by)
 
 
-def _near_paper(lines: Sequence[Line]) -> Finding | None:
+def _beside(found: Finding, rows: Sequence[Row]) -> Finding:
+    """Figures of other networks or images than the paper's are measured beside the paper's, not held against them."""
+    caveat = tables.caveat(rows)
+    return replace(found, verdict="measured", text=f"{found.text} {caveat}") if caveat else found
+
+
+def _near_paper(lines: Sequence[Line], rows: Sequence[Row]) -> Finding | None:
     against = against_paper(lines)
     if against.worst is None:
         return None
     misses = words.listing(map(str, against.misses)) if against.misses else "none"
     near = len(against.figures) - len(against.misses)
-    return _judged(
+    found = _judged(
         len(against.misses),
         len(against.figures),
         f"Luring's AC_M and DAC reach the paper's, or miss them by {TRANSFER_TOLERANCE:g} at most, in {near} of "
         f"{len(against.figures)} comparisons; on average AC_M differs by {signed(against.ac_m)} and DAC by "
         f"{signed(against.dac)}. The worst is {against.worst}. Below by more than {TRANSFER_TOLERANCE:g}: {misses}.",
+        f"Luring's AC_M and DAC are the paper's, or miss them by {TRANSFER_TOLERANCE:g} at most",
+        f"{near} of {len(against.figures)}, AC_M {signed(against.ac_m)} and DAC {signed(against.dac)} on average",
+    )
+    return _beside(found, rows)
+
+
+def _opposite(rows: Sequence[Row]) -> Finding | None:
+    """§4.2, which the paper counts on SVHN and CIFAR10."""
+    found = next((line for line in opposite(rows) if line.architecture == "luring"), None)
+    if found is None or isnan(found.highest.mean):
+        return None
+
+    def beside(value: Value) -> str:
+        return number(value.mean) + ("" if isnan(value.paper) else f" (paper {number(value.paper)})")
+
+    text = (
+        f"Directions along which a class's logits of M and M∘P move against each other are most with Luring for {beside(found.highest)} of all images and "
+        f"classes, and for {beside(found.without_stack)} without Stack."
+    )
+    if isnan(found.highest.paper):
+        return Finding("measured", text)
+    lost = sum(value.difference < 0 for value in (found.highest, found.without_stack))
+    claim = "Luring has the most directions along which logits move against each other"
+    return _beside(
+        _judged(lost, 2, text, claim, f"{beside(found.highest)}, without Stack {beside(found.without_stack)}"), rows
     )
 
 
@@ -190,7 +257,9 @@ def _accuracy(rows: Sequence[Row]) -> Finding | None:
         return Finding("measured", text)
     differences = words.listing(f"{name} {signed(value.difference, 3)}" for name, value in beside.items())
     text += f" Against the paper, which they may miss by {ACCURACY_TOLERANCE:g}: {differences}."
-    return _judged(sum(value.short for value in beside.values()), len(beside), text)
+    lost = sum(value.short for value in beside.values())
+    claim = f"Test accuracy and agreement miss the paper's by {ACCURACY_TOLERANCE:g} at most"
+    return _beside(_judged(lost, len(beside), text, claim, differences), rows)
 
 
 def _background(rows: Sequence[Row]) -> Finding | None:
@@ -203,6 +272,8 @@ def _background(rows: Sequence[Row]) -> Finding | None:
         1,
         f"Of P's gradient, a share of {number(shares['luring'])} lies on the background with Luring, "
         f"of {number(shares['auto'])} with Auto.",
+        "P's gradient lies on the background more with Luring than with Auto",
+        f"{number(shares['luring'])} against {number(shares['auto'])}",
     )
 
 

@@ -17,8 +17,11 @@ ACCURACY_TOLERANCE = 0.01
 TRANSFER_TOLERANCE = 0.05
 """An AC_M or DAC further than this below the paper's is marked."""
 
-WORST = "worst"
-"""Stands for all attacks together where a line has an attack's name."""
+WORST, WORST_PAPER = "worst", "worst-paper"
+"""Stand for all attacks together, and for the paper's, where a line has an attack's name."""
+
+PAPERS = ("fgsm", "pgd", "mim", "miml2", "dim", "mim-ti", "dim-ti")
+"""The paper's attacks whose transfers are shown; the others stand behind them."""
 
 FIVE = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
 """What the five numbers of `l0` are."""
@@ -99,6 +102,27 @@ def sections(rows: Iterable[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
+def name(rows: Sequence[Row]) -> str:
+    """What a section is called: data set, how much of it, scale."""
+    row = next((row for row in rows if row.get("source")), rows[0])
+    return words.section(row["dataset"], row["scale"], row.get("source"))
+
+
+def caveat(rows: Sequence[Row]) -> str:
+    """What has to be said wherever the figures of a section stand beside the paper's; nothing where they may."""
+    dataset, scale = rows[0]["dataset"], rows[0]["scale"]
+    if dataset not in words.COMPLETE or scale == "custom":
+        return ""
+    said = [] if scale == "paper" else ["Networks narrower than the paper's, fitted for minutes"]
+    whole = words.section(dataset, scale)
+    said += (
+        []
+        if name(rows) == whole
+        else [f"{name(rows).removesuffix(whole[whole.rindex(',') :])}, of the data set's images"]
+    )
+    return f"{'; '.join(said)}: the paper's figures stand beside for orientation, not for comparison." if said else ""
+
+
 def over_seeds(rows: Iterable[Row], field: str, paper: float = nan, tolerance: float = nan) -> Value:
     """Mean and spread of one figure; of two rows with the same seed the later one stands."""
     by_seed = {row["seed"]: as_number(row.get(field)) for row in rows}
@@ -135,7 +159,7 @@ def accuracy(rows: Sequence[Row]) -> list[AccuracyLine]:
     lines: list[AccuracyLine] = []
     for name in present(measured, "architecture", words.ARCHITECTURES):
         cell = select(measured, architecture=name)
-        paper = (published.table1(cell[0]["dataset"], name) if _compared(cell[0]) else None) or {}
+        paper = (published.table1(cell[0]["dataset"], name) if compared(cell[0]) else None) or {}
         lines.append(
             AccuracyLine(
                 name,
@@ -160,9 +184,24 @@ def worst(rows: Sequence[Row]) -> list[Line]:
     """What is left, at each ε, by an adversary who has all attacks of the tables and for whom one that succeeds is enough, image by image.
 
     `ac_mop` and `ac_m`: M∘P, and M, is right on every attack's example; `dac`: each is noticed, or M is right on it. Only where every
-    attack was run, and there are two or more.
+    attack was run, and there are two or more; over the images that every attack was run on.
     """
-    measured = [row for row in select(rows, kind="transfer") if row.get("labels")]
+    return _together(select(rows, kind="transfer"), WORST)
+
+
+def attacked(rows: Sequence[Row]) -> list[Line]:
+    """All lines of Tables 2 to 4: the paper's attacks and their worst case, then further attacks and the worst case over all."""
+    measured = select(rows, kind="transfer")
+    papers = [row for row in measured if row["attack"] in PAPERS]
+    more = [row for row in measured if row["attack"] not in PAPERS]
+    lines = transfer(papers)
+    if papers and more:
+        lines += _together(papers, WORST_PAPER)
+    return [*lines, *transfer(more), *_together(measured, WORST)]
+
+
+def _together(rows: Sequence[Row], called: str) -> list[Line]:
+    measured = [row for row in rows if row.get("labels")]
     lines: list[Line] = []
     for eps in numbers(measured, "eps"):
         at = select(measured, eps=eps)
@@ -176,13 +215,17 @@ def worst(rows: Sequence[Row]) -> list[Line]:
             if len(attacks) > 1 and full:
                 cells[name] = {rate: over_seeds(full, rate) for rate in ("ac_mop", "ac_m", "dac")}
         if cells:
-            lines.append(Line(WORST, eps, cells, _best(cells)))
+            lines.append(Line(called, eps, cells, _best(cells)))
     return lines
 
 
 def _worst(attacked: Collection[Row]) -> Row:
-    """One row in place of several of the same images."""
-    m_right, mop_right, noticed = (np.logical_and.reduce(hits) for hits in zip(*map(_right, attacked), strict=True))
+    """One row in place of several of the same images, or of their first ones."""
+    count = min(row["n"] for row in attacked)
+    m_right, mop_right, noticed = (
+        np.logical_and.reduce([hits[:count] for hits in of_each])
+        for of_each in zip(*map(_right, attacked), strict=True)
+    )
     return {
         "seed": next(iter(attacked))["seed"],
         "ac_mop": mop_right.mean(),
@@ -270,7 +313,7 @@ def _cells(rows: Sequence[Row]) -> list[tuple[str, float, dict[str, list[Row]]]]
 def _transfer(rows: list[Row]) -> dict[str, Value]:
     row = rows[0]
     where = row["dataset"], row["attack"], float(row["eps"]), row["architecture"]
-    paper = (published.transfer(*where) if _compared(row) else None) or {}
+    paper = (published.transfer(*where) if compared(row) else None) or {}
     # A lower AC_MoP says that the attack is stronger, not that the defence is weaker: it is never marked.
     return {
         "ac_mop": over_seeds(rows, "ac_mop", paper.get("ac_mop", nan)),
@@ -279,7 +322,7 @@ def _transfer(rows: list[Row]) -> dict[str, Value]:
     }
 
 
-def _compared(row: Row) -> bool:
+def compared(row: Row) -> bool:
     """Whether the paper's figures belong beside it: `luring evaluate` measures networks that are not the paper's."""
     return row["scale"] != "custom"
 

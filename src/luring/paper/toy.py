@@ -11,7 +11,8 @@ from luring import answers, attacks, data, rows
 from luring.data import Dataset
 from luring.frozen import frozen
 from luring.paper.experiments import EXPERIMENTS
-from luring.paper.reproduce import Run, png, reproduce, through
+from luring.paper.pictures import png, through
+from luring.paper.reproduce import Run, reproduce
 from luring.transfer import Clean, choose, craft, transfer
 from luring.weights import digest
 

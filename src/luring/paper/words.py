@@ -1,6 +1,6 @@
 """How names and figures are written, the same in a terminal, in Markdown and on the page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 
@@ -47,6 +47,9 @@ _TRANSFER = ("mim", "dim", "mim-ti", "dim-ti", "ni", "si-ni", "vmi", "vni", "adm
 ATTACKS = _ATTACKS | {f"{name}-imagenet": f"{_ATTACKS[name]}, ImageNet settings" for name in _TRANSFER}
 DATASETS = {"toy": "Toy", "digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
 SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
+TABLES = {"svhn": "Table 3", "cifar10": "Table 4"}
+COMPLETE = {"mnist": (60_000, 10_000), "svhn": (73_257, 26_032), "cifar10": (50_000, 10_000)}
+"""Images of the published data sets, to train and to test on."""
 RATES = {"ac_mop": "AC_M∘P", "ac_m": "AC_M", "dac": "DAC", "dr": "DR", "adq": "Adq"}
 
 MINUS = "\N{MINUS SIGN}"
@@ -65,12 +68,20 @@ def architecture(name: str) -> str:
 
 def attack(name: str) -> str:
     """'MIM-TI' for `mim-ti`."""
-    return "Worst" if name == "worst" else ATTACKS.get(name, name)
+    return {"worst": "Worst", "worst-paper": "Worst, paper's"}.get(name, ATTACKS.get(name, name))
 
 
-def section(dataset: str, scale: str) -> str:
-    """'MNIST, paper scale'."""
-    return f"{DATASETS.get(dataset, dataset)}, {SCALES.get(scale, scale)}"
+def section(dataset: str, scale: str, source: Mapping[str, int] | None = None) -> str:
+    """'MNIST, paper scale', or 'SVHN part, 10 854 / 1 952, quick scale' where there were fewer images than the published data set has."""
+    name, part = DATASETS.get(dataset, dataset), ""
+    if source and dataset in COMPLETE and (sizes := (source["train"], source["test"])) != COMPLETE[dataset]:
+        part = " part, " + " / ".join(f"{size:,}".replace(",", "\N{NO-BREAK SPACE}") for size in sizes)
+    return f"{name}{part}, {SCALES.get(scale, scale)}"
+
+
+def table(dataset: str) -> str:
+    """The paper's table of transfers of a data set; Table 2 for those that it does not have."""
+    return TABLES.get(dataset, "Table 2")
 
 
 def cell(attack_name: str, eps: float) -> str:
