@@ -104,6 +104,7 @@ def classifier(
     state: Path | None = None,
     show: bool = True,
     name: str = "target",
+    perturb: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Fitted:
     """Train a classifier from labels by cross-entropy, in place: a target, or lure and target as one (the baseline Stack).
 
@@ -116,6 +117,8 @@ def classifier(
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
+        perturb: from the images of a step, in [0, 1], and their labels to the images trained on: an attack on the network makes
+            adversarial training of it (Madry et al. 2018). The state kept is chosen by the clean validation images.
 
     Raises:
         InputError: the network's output is not [batch, classes], the loss is not finite, or the state is another run's.
@@ -124,7 +127,10 @@ def classifier(
     validation_images, truth = _to(validation.images, network), _to(validation.labels, network)
 
     def loss(index: Tensor) -> Tensor:
-        logits = answers.check_logits(network(answers.prepare(images[index], network)), len(index))
+        shown = answers.prepare(images[index], network)
+        if perturb is not None:
+            shown = perturb(shown, labels[index])
+        logits = answers.check_logits(network(shown), len(index))
         return F.cross_entropy(logits.float(), labels[index])
 
     def score() -> tuple[float, str]:
@@ -133,6 +139,37 @@ def classifier(
 
     identity = {"fit": name, "schedule": asdict(schedule), "seed": seed, "labels": _digest(labels)}
     return _train(network, loss, score, len(images), schedule, seed, state, identity, show)
+
+
+def distilled(
+    network: nn.Module,
+    teacher: nn.Module,
+    train: Tensor,
+    validation: Tensor,
+    *,
+    schedule: Schedule,
+    seed: int = 0,
+    state: Path | None = None,
+    show: bool = True,
+    name: str = "distilled",
+) -> Fitted:
+    """Train a classifier from another one's scores, by cross-entropy to its softmax, in place (Hinton et al. 2015).
+
+    The teacher is asked once for every image, [n, channels, height, width]; the state kept is the one that agrees best with it. The other
+    arguments, and the errors, are those of `classifier`.
+    """
+    train, validation = (_to(images, network) for images in (train, validation))
+    top, wanted = answers.logits(teacher, train), answers.labels(teacher, validation)
+
+    def loss(index: Tensor) -> Tensor:
+        return losses.c_e(network(answers.prepare(train[index], network)).float(), top[index])
+
+    def score() -> tuple[float, str]:
+        agreement = float((answers.labels(network, validation) == wanted).float().mean())
+        return agreement, f"agreement {agreement:.4f}"
+
+    identity = {"fit": name, "schedule": asdict(schedule), "seed": seed, "answers": _digest(top.argmax(1))}
+    return _train(network, loss, score, len(train), schedule, seed, state, identity, show)
 
 
 def lure(
