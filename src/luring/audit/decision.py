@@ -35,7 +35,7 @@ def search(
     clean = setting.few
     settings = {
         **{"attack": attack, "eps": setting.eps, "budget": setting.queries, "attack_seed": setting.seed},
-        **{**defence.weights(), "choice": clean.digest, "start": len(own[0])},
+        **{"policy": name, **defence.weights(), "choice": clean.digest, "start": len(own[0])},
     }
 
     def made() -> Crafted:

@@ -41,9 +41,8 @@ def smallest(defence: Defence, policy: Policy, setting: Setting) -> dict[str, An
     far = x.new_full((len(x),), torch.inf)
     generator = torch.Generator(device).manual_seed(setting.seed)
     for halved in range(HALVINGS + 1):
-        # Smaller and smaller balls, for the images that the last one sufficed for.
-        left = (torch.isfinite(far) if halved else torch.ones_like(far, dtype=torch.bool)).nonzero().squeeze(1)
-        left = left[far[left] > setting.eps / 2**halved] if halved else left
+        # Smaller and smaller balls, for the images that are not known to be rejected nearer.
+        left = (far > setting.eps / 2**halved).nonzero().squeeze(1)
         if not len(left):
             break
         found = _reject(defence, policy, x[left], y[left], setting.eps / 2**halved, setting.budget.steps, generator)
@@ -65,11 +64,14 @@ def _reject(
     def suspicion(logits: Tensor, _: Tensor, __: Tensor) -> Tensor:
         return policy.suspicion(*logits.chunk(2, 1)).clamp_min(1e-12).log().to(logits.dtype)
 
+    # One of the two shall answer otherwise, and the other one not.
     def other_wrong(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
-        return cross_entropy(logits.chunk(2, 1)[1], labels)
+        m, other = (cross_entropy(part, labels) for part in logits.chunk(2, 1))
+        return torch.minimum(other, -m)
 
     def answer_wrong(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
-        return cross_entropy(logits.chunk(2, 1)[0], labels)
+        m, other = (cross_entropy(part, labels) for part in logits.chunk(2, 1))
+        return torch.minimum(m, -other)
 
     def reached(logits: Tensor, _: Tensor, __: Tensor) -> Tensor:
         return policy.suspicion(*logits.chunk(2, 1)) - policy.threshold

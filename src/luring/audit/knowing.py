@@ -117,7 +117,7 @@ def against(defence: Defence, name: str, policy: Policy, setting: Setting) -> Tr
     clean, budget = setting.clean, setting.budget
     settings = {
         **{"attack": "joint", "eps": setting.eps, "steps": budget.steps, "attack_seed": setting.seed},
-        **{"objectives": list(budget.joint), "targets": budget.targets, **defence.weights(), "choice": clean.digest},
+        **{"policy": name, "objectives": list(budget.joint), "targets": budget.targets, **defence.weights(), "choice": clean.digest},
     }
 
     def made() -> Crafted:

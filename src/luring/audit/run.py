@@ -7,17 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import binomtest
-from torch import Tensor, nn
+from torch import Tensor
 
 from luring import answers, rows
 from luring.attacks.balls import linf
 from luring.audit import controls, decision, denial, knowing, sanity, suspicious, unaware
 from luring.audit.budget import Budget
 from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence
+from luring.audit.tables import worst
 from luring.audit.surrogates import independent, stolen, transferred
 from luring.audit.tries import Crafted, Setting, Try
 from luring.bundle import Bundle
@@ -99,7 +98,7 @@ def audit(
         beside.climb(rival)
         copied = stolen(rival, dataset, run.kept, schedule, seed, show=show)
         beside.tries(rival, transferred(rival, trained, copied, held_out, rivals))
-        if isinstance(rival.other, nn.Sequential) and rival.surface is rival.other:
+        if hasattr(rival.surface, "lure"):
             beside.tries(rival, suspicious.attempts(rival.surface, rival.answer, other, rivals))
         beside.denied(rival)
     return rows.select(run.rows, dataset=dataset.name, scale=scale)
@@ -165,7 +164,8 @@ class Ladder:
 
     def outcome(self, defence: Defence, attempt: Try) -> dict[str, Any]:
         """The figures of a row."""
-        key = rows.digest(dict(attempt.settings))
+        # Two halves of a network may differ by what has no weights alone: what it is crafted on belongs to the name.
+        key = rows.digest({"on": attempt.on, **attempt.settings})
         if key not in self.made:
             self.made[key] = attempt.craft()
         found, eps = self.made[key], self.setting.eps
@@ -276,20 +276,6 @@ def compared(defence: Defence, mine: Sequence[Row]) -> list[sanity.Check]:
             shares = float((knows[:n] == FOOLED).mean()), float((others[:n] == FOOLED).mean())
             found.append(sanity.ahead(name, *shares, n, by=("rung 5", told)))
     return found
-
-
-def worst(mine: Sequence[Row], rungs: Sequence[int], name: str) -> NDArray[np.uint8]:
-    """Image by image the worst that any attack of some rungs did to a policy, or to the surface; of the images that all of them attacked."""
-    parts = [
-        np.frombuffer(base64.b64decode(row["surface"] if name == "surface" else row["fates"][name]), np.uint8)
-        for row in mine
-        if row["rung"] in rungs
-    ]
-    most = max(map(len, parts), default=0)
-    result = np.zeros(most, np.uint8)
-    for part in parts:
-        result[: len(part)] = np.maximum(result[: len(part)], part)
-    return result
 
 
 def _by_queries(attempt: Try) -> bool:

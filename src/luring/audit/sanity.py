@@ -83,14 +83,17 @@ def same_twice(on: str, model: nn.Module, images: Tensor) -> Check:
     return Check("repeat", on, off <= 1e-5, {"difference": off, "n": len(images)})
 
 
-def gradients(on: str, model: nn.Module, images: Tensor, labels: Tensor, *, seed: int) -> Check:
-    """The margin's gradient is finite, not zero, and says what finite differences say, in float64.
+def gradients(on: str, model: nn.Module, images: Tensor, labels: Tensor, *, eps: float, seed: int) -> Check:
+    """The margin's gradient is finite, not zero, and says what finite differences say, in float64, at random points of the balls.
 
-    An image whose gradient vanishes, or points elsewhere than the answers, is one that a gradient attack cannot move.
+    An image whose gradient vanishes, or points elsewhere than the answers, is one that a gradient attack cannot move. Not at the images
+    themselves: on their even backgrounds the values that a pooling layer chooses from are equal, and its gradient is only one of several.
     """
     model = deepcopy(model).double()
+    generator = torch.Generator(images.device).manual_seed(seed)
     x = images.double()
-    generator = torch.Generator(x.device).manual_seed(seed)
+    x = (x + eps * (2 * torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) - 1)).abs()
+    x = 1 - (1 - x).abs()
     with torch.enable_grad(), frozen(model):
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(margin(model(leaf), labels).sum(), leaf)
@@ -128,7 +131,7 @@ def measured(defence: Defence, setting: Setting) -> list[Check]:
     parts = {defence.shown: defence.surface} | ({"M": defence.answer} if defence.shown != "M" else {})
     for on, model in parts.items():
         found.append(same_twice(on, model, x))
-        found.append(gradients(on, model, x, y, seed=setting.seed))
+        found.append(gradients(on, model, x, y, eps=setting.eps, seed=setting.seed))
 
         def fooled(eps: float, steps: int, model: nn.Module = model) -> float:
             generator = torch.Generator(x.device).manual_seed(setting.seed)

@@ -94,7 +94,6 @@ def _half(graph: fx.GraphModule, begin: fx.Node, end: fx.Node) -> nn.Module:
         if node is end:
             break
     part.output(known[end])
-    part.eliminate_dead_code()
     return fx.GraphModule(graph, part)
 
 
