@@ -30,11 +30,11 @@ torch.set_num_threads(1)
 TINY = replace(
     BUDGETS["quick"],
     n=40,
-    few=12,
+    few=10,
     steps=10,
     transfer=("fgsm", "apgd"),
-    queries=200,
-    checked=20,
+    queries=150,
+    checked=12,
     joint=("behind", "both", "ratio-behind"),
 )
 
@@ -66,7 +66,7 @@ def ladder(tmp_path, digits, *, eps, budget=TINY):
     experiment = replace(EXPERIMENTS["digits", "demo"], scale="tiny")
     clean = drawn(digits, budget.n, 0)
     run = Run(experiment, tmp_path, 0, "cpu", show=False)
-    return Ladder(run, Setting(clean, eps, budget, budget.queries, 0), digits)
+    return Ladder(run, Setting(clean, eps, budget, 0), digits)
 
 
 def climbed(tmp_path, digits, defence, *, eps):
@@ -74,8 +74,7 @@ def climbed(tmp_path, digits, defence, *, eps):
     steps = ladder(tmp_path, digits, eps=eps)
     steps.climb(defence)
     fates = tables.worst(steps.run.rows, (0, 1, 2, 5, 6), "target")
-    few = replace(steps.setting, clean=steps.setting.clean.first(steps.setting.budget.checked))
-    checks = [*sanity.measured(defence, few), *compared(defence, steps.run.rows)]
+    checks = [*sanity.measured(defence, steps.few), *compared(defence, steps.run.rows)]
     return steps.run.rows, fates, [check for check in checks if not check.passed]
 
 
@@ -160,7 +159,7 @@ class TestALinearClassifier:
         distance = (x.flatten(1) @ weight - weight.sum() / 2).abs() / weight.abs().sum()
         eps = float(distance.median())
         clean = Clean(x, y, torch.arange(len(x)))
-        setting = Setting(clean, eps, replace(TINY, n=60), 200, 0)
+        setting = Setting(clean, eps, TINY, 0)
         worst = torch.zeros(len(x), dtype=torch.int64)
         for attempt in knowing.m_alone(alone(model), setting):
             if attempt.attack == "apgd":
@@ -173,7 +172,7 @@ class TestALinearClassifier:
     def test_passes_every_check(self):
         model, x, _ = self.linear()
         y = answers.labels(model, x)
-        setting = Setting(Clean(x, y, torch.arange(len(x))), 0.02, TINY, 100, 0)
+        setting = Setting(Clean(x, y, torch.arange(len(x))), 0.02, TINY, 0)
         assert all(check.passed for check in sanity.measured(alone(model), setting))
 
     def test_is_refused_as_soon_as_one_of_two_turns(self):
@@ -185,10 +184,12 @@ class TestALinearClassifier:
         defence = Defence("two", first, second, second, "M", {"agreement": policy})
         clean = Clean(x, answers.labels(first, x), torch.arange(len(x)))
         known = torch.stack([(x.flatten(1) @ w - w.sum() / 2).abs() / w.abs().sum() for w in (w1, w2)]).amin(0)
-        found = denial.smallest(defence, policy, Setting(clean, 0.2, replace(TINY, steps=20), 100, 0))
+        found = denial.smallest(defence, policy, Setting(clean, 0.2, replace(TINY, steps=20), 0))
         assert found["n"] == len(x)
         assert found["rejected"] == 1
-        truth = torch.quantile(known.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), interpolation="higher")
+        truth = torch.quantile(
+            known.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), interpolation="higher"
+        )
         # An upper bound, within what halving and bisecting leave of it.
         for distance, least in zip(found["distances"], truth.tolist(), strict=True):
             assert least <= distance + 1e-6
@@ -213,8 +214,8 @@ def test_the_joint_attack_on_two_linear_models_reaches_the_optimum():
     x, y, eps = x[both], y[both], 0.09
     policy = Policy(lambda m, other: (m.argmax(1) != other.argmax(1)).double(), 0.5, smooth=False)
     defence = Defence("two", models[0], models[1], models[1], "M", {"agreement": policy})
-    budget = replace(TINY, steps=60, joint=tuple(name for name in knowing.OBJECTIVES if "ratio" not in name))
-    setting = Setting(Clean(x, y, torch.arange(len(x))), eps, budget, 1, 0)
+    budget = replace(TINY, steps=100, joint=tuple(name for name in knowing.OBJECTIVES if "ratio" not in name))
+    setting = Setting(Clean(x, y, torch.arange(len(x))), eps, budget, 0)
     made = knowing.crafted(defence, policy, x, y, setting, torch.Generator().manual_seed(0))
     fooled = policy.fates(*defence.logits(made), y) == FOOLED
     reachable = []
@@ -226,10 +227,10 @@ def test_the_joint_attack_on_two_linear_models_reaches_the_optimum():
         best = linprog([0.0] * 36 + [-1.0], A_ub=rows, b_ub=bounds, bounds=[*box, (None, None)])
         reachable.append(-best.fun)
     reachable = torch.tensor(reachable)
-    clear = reachable.abs() > 0.02
+    clear = reachable.abs() > 0.05
     assert 0.2 < (reachable[clear] > 0).double().mean() < 0.8
     assert not (fooled & (reachable < -1e-4)).any()
-    assert (fooled[clear] == (reachable > 0)[clear]).double().mean() >= 0.98
+    assert (fooled[clear] == (reachable > 0)[clear]).double().mean() >= 0.99
 
 
 class TestJoint:
@@ -263,7 +264,11 @@ class TestJoint:
         fates = policy.fates(logits[:, :4], logits[:, 4:], y)
         found = margin(shown, y)
         assert torch.equal(found > 0, fates == FOOLED)
-        assert (found[fates == KEPT] < found[fates == DETECTED].amin() if (fates == DETECTED).any() else found[fates == KEPT] < 0).all()
+        assert (
+            found[fates == KEPT] < found[fates == DETECTED].amin()
+            if (fates == DETECTED).any()
+            else found[fates == KEPT] < 0
+        ).all()
 
 
 class TestSanity:
@@ -273,7 +278,9 @@ class TestSanity:
         up = sorted(shares)
         assert sanity.rising("radius", "M", [float(place) for place in range(len(up))], up, 100).passed
         steep = up[-1] - up[0] > sanity.SLACK + 1 / 100
-        assert sanity.rising("radius", "M", [float(place) for place in range(len(up))], up[::-1], 100).passed is not steep
+        assert (
+            sanity.rising("radius", "M", [float(place) for place in range(len(up))], up[::-1], 100).passed is not steep
+        )
 
     def test_a_radius_taken_the_wrong_way_round_is_noticed(self, network, digits, monkeypatch):
         """Planted: an attack that stays the nearer the more it is allowed."""
@@ -283,7 +290,7 @@ class TestSanity:
             return honest(model, x, y, eps=max(0.0, 0.3 - eps), **more)
 
         monkeypatch.setattr(sanity, "apgd", planted)
-        setting = Setting(drawn(digits, 20, 0), 0.2, TINY, 1, 0)
+        setting = Setting(drawn(digits, 20, 0), 0.2, TINY, 0)
         failed = {check.name for check in sanity.measured(alone(network), setting) if not check.passed}
         assert {"radius", "bound"} <= failed
 

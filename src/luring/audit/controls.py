@@ -63,7 +63,16 @@ def rate(folder: Path) -> float:
 
 
 def controls(
-    bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, eps: float, fpr: float, seed: int, device: str, show: bool
+    bundle: Bundle,
+    dataset: Dataset,
+    budget: Budget,
+    keep: Keep,
+    *,
+    eps: float,
+    fpr: float,
+    seed: int,
+    device: str,
+    show: bool,
 ) -> Iterator[Defence]:
     """The budget's rivals, one after the other: each is trained when it is asked for.
 
@@ -109,7 +118,15 @@ def controls(
     def fit_classifier(name: str, steps: int, **more: object) -> Callable[[nn.Module, Path], None]:
         def run(network: nn.Module, state: Path) -> None:
             fit.classifier(
-                network, train, validation, schedule=schedule(steps), seed=seed, state=state, show=show, name=name, **more  # type: ignore[arg-type]
+                network,
+                train,
+                validation,
+                schedule=schedule(steps),
+                seed=seed,
+                state=state,
+                show=show,
+                name=name,
+                **more,  # type: ignore[arg-type]
             )
 
         return run
@@ -156,7 +173,9 @@ def own_lure(bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, se
     def run(network: nn.Module, state: Path) -> None:
         images, held_out = dataset.train.images, dataset.validation.images
         steps = schedule(budget.training)
-        fit.lure(network, bundle.target, images, held_out, method="auto", schedule=steps, seed=seed, state=state, show=show)
+        fit.lure(
+            network, bundle.target, images, held_out, method="auto", schedule=steps, seed=seed, state=state, show=show
+        )
 
     return keep("own-lure", lambda: fresh(bundle.lure), run)
 

@@ -34,8 +34,14 @@ def search(
     """One of the two on one policy, an answer a query."""
     clean = setting.few
     settings = {
-        **{"attack": attack, "eps": setting.eps, "budget": setting.queries, "attack_seed": setting.seed},
-        **{"policy": name, **defence.weights(), "choice": clean.digest, "start": len(own[0])},
+        "attack": attack,
+        "eps": setting.eps,
+        "budget": setting.budget.queries,
+        "attack_seed": setting.seed,
+        "policy": name,
+        **defence.weights(),
+        "choice": clean.digest,
+        "start": len(own[0]),
     }
 
     def made() -> Crafted:
@@ -49,11 +55,11 @@ def search(
             y = torch.full((len(x),), label, device=x.device)
             shown = decided(defence, policy, label)
             if attack == "square":
-                found = square(shown, x, y, eps=setting.eps, budget=setting.queries, generator=generator)
+                found = square(shown, x, y, eps=setting.eps, budget=setting.budget.queries, generator=generator)
             else:
                 start = _starts(x, label, own, defence, policy)
                 found = hop_skip_jump(
-                    shown, x, y, eps=setting.eps, budget=setting.queries, start=start, generator=generator
+                    shown, x, y, eps=setting.eps, budget=setting.budget.queries, start=start, generator=generator
                 )
             images[which], fooled[which], queries[which] = found.images.cpu(), found.fooled.cpu(), found.queries.cpu()
         return Crafted(images, clean, fooled, queries)

@@ -46,6 +46,7 @@ class Pair(nn.Module):
         self.answer, self.other = answer, other
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits of both."""
         m = self.answer(images)
         return torch.cat([m, m if self.other is None else self.other(images)], 1)
 

@@ -12,7 +12,7 @@ from luring.attacks.objectives import cross_entropy
 from luring.audit.defence import KEPT, Defence, Policy
 from luring.audit.tries import Setting
 
-HALVINGS = 6
+HALVINGS = 5
 """How often the radius is halved, from the audit's own downwards."""
 
 BISECTIONS = 6

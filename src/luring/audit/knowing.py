@@ -116,8 +116,15 @@ def against(defence: Defence, name: str, policy: Policy, setting: Setting) -> Tr
     """The joint attack on one policy: every objective, every wrong class of the budget, each from a random start."""
     clean, budget = setting.clean, setting.budget
     settings = {
-        **{"attack": "joint", "eps": setting.eps, "steps": budget.steps, "attack_seed": setting.seed},
-        **{"policy": name, "objectives": list(budget.joint), "targets": budget.targets, **defence.weights(), "choice": clean.digest},
+        "attack": "joint",
+        "eps": setting.eps,
+        "steps": budget.steps,
+        "attack_seed": setting.seed,
+        "policy": name,
+        "objectives": list(budget.joint),
+        "targets": budget.targets,
+        **defence.weights(),
+        "choice": clean.digest,
     }
 
     def made() -> Crafted:

@@ -98,7 +98,11 @@ def title(row: Row, eps: float) -> str:
 def _least(guarded: Sequence[Guarded]) -> dict[int, str]:
     """The lowest share fooled of each rung, as it is shown."""
     return {
-        rung: min((one.rungs[rung].fooled.mean, words.share(one.rungs[rung].fooled.mean)) for one in guarded if rung in one.rungs)[1]
+        rung: min(
+            (one.rungs[rung].fooled.mean, words.share(one.rungs[rung].fooled.mean))
+            for one in guarded
+            if rung in one.rungs
+        )[1]
         for rung in tables.RUNGS
         if any(rung in one.rungs for one in guarded)
     }
@@ -110,17 +114,25 @@ def _curves(rows: Sequence[Row], guarded: Sequence[Guarded], place: str) -> list
     found: list[str] = []
     shown = {row["on"] for row in select(rows, kind="audit", architecture=guard.architecture, rung=2)}
     for on in sorted(shown):
-        asked = {f"{names.attack(one.attack)}, {on}": one for one in tables.curves(rows, guard.architecture, 2, on, "asked")}
-        passed = {f"{names.attack(one.attack)}, guard": one for one in tables.curves(rows, guard.architecture, 2, on, guard.policy)}
+        asked = {
+            f"{names.attack(one.attack)}, {on}": one for one in tables.curves(rows, guard.architecture, 2, on, "asked")
+        }
+        passed = {
+            f"{names.attack(one.attack)}, guard": one
+            for one in tables.curves(rows, guard.architecture, 2, on, guard.policy)
+        }
         if asked:
             found.append(figures.curves(f"Queries to {on}", asked, place=place))
-            found.append(figures.curves(f"The same, past the guard ({words.policy(guard.policy)})", passed, place=place))
+            found.append(
+                figures.curves(f"The same, past the guard ({words.policy(guard.policy)})", passed, place=place)
+            )
     lines = {
         f"{names.attack(one.attack)}": one
         for one in tables.curves(rows, guard.architecture, 6, f"decision by {guard.policy}", guard.policy)
     }
     lines |= {
-        f"{names.attack(one.attack)}, M alone": one for one in tables.curves(rows, "base", 6, "decision by target", "target")
+        f"{names.attack(one.attack)}, M alone": one
+        for one in tables.curves(rows, "base", 6, "decision by target", "target")
     }
     if lines:
         found.append(figures.curves("Queries to the decision", lines, place=place))

@@ -47,7 +47,13 @@ def _line(guarded: Sequence[Guarded], rung: int) -> list[str]:
     alone = words.share(base.rungs[rung].fooled.mean) if base is not None and rung in base.rungs else MISSING
     spread = words.spread(outcome)
     fooled = words.share(outcome.fooled.mean) + (f" ({spread})" if spread else "")
-    return [words.ADVERSARIES[rung][0], words.share(outcome.kept.mean), words.share(outcome.detected.mean), fooled, alone]
+    return [
+        words.ADVERSARIES[rung][0],
+        words.share(outcome.kept.mean),
+        words.share(outcome.detected.mean),
+        fooled,
+        alone,
+    ]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -57,7 +63,15 @@ def markdown(rows: Sequence[Row]) -> str:
         guarded = tables.guarded(section)
         rivals = [one for one in guarded if one.architecture != guarded[0].architecture and one.policy != "target"]
         n = guarded[0].rungs[1].n
-        head = ["Adversary", "what he knows and does", "kept", "detected", "fooled", "fooled, M alone", "fooled, best rival"]
+        head = [
+            "Adversary",
+            "what he knows and does",
+            "kept",
+            "detected",
+            "fooled",
+            "fooled, M alone",
+            "fooled, best rival",
+        ]
         lines = [head, [":--", ":--", *["--:"] * 5]]
         for rung in tables.RUNGS:
             if rung not in guarded[0].rungs:

@@ -16,8 +16,8 @@ from luring.attacks.balls import linf
 from luring.audit import controls, decision, denial, knowing, sanity, suspicious, unaware
 from luring.audit.budget import Budget
 from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence
-from luring.audit.tables import worst
 from luring.audit.surrogates import independent, stolen, transferred
+from luring.audit.tables import worst
 from luring.audit.tries import Crafted, Setting, Try
 from luring.bundle import Bundle
 from luring.data import Dataset
@@ -74,7 +74,7 @@ def audit(
     experiment = replace(experiment_of(bundle, dataset, (), (eps,), {}, budget.n), scale=scale)
     run = Run(experiment, out, seed, device, show)
     clean = drawn(dataset, budget.n, seed)
-    setting = Setting(clean, eps, budget, budget.queries, seed)
+    setting = Setting(clean, eps, budget, seed)
     ladder = Ladder(run, setting, dataset)
     guard = controls.audited(bundle, folder, dataset, device)
     ladder.clean(guard)
@@ -88,7 +88,7 @@ def audit(
     ladder.tries(guard, suspicious.attempts(guard.surface, guard.answer, other, setting))
     ladder.denied(guard)
     ladder.checked(guard)
-    rivals = replace(setting, queries=budget.control_queries)
+    rivals = replace(setting, budget=budget.beside)
     fpr = controls.rate(folder)
     for rival in controls.controls(
         bundle, dataset, budget, run.kept, eps=eps, fpr=fpr, seed=seed, device=device, show=show
@@ -132,6 +132,12 @@ class Ladder:
         if self.made is None:
             object.__setattr__(self, "made", {})
 
+    @property
+    def few(self) -> Setting:
+        """The images and the budget of the sanity checks and of rung 7."""
+        budget = self.setting.budget
+        return replace(self.setting, clean=self.setting.clean.first(budget.checked), budget=budget.check)
+
     def climb(self, defence: Defence) -> None:
         """The rungs that need nothing trained: nothing at all, 1, 2, 5 and 6."""
         clean = self.setting.clean
@@ -152,8 +158,13 @@ class Ladder:
         for attempt in attempts:
             n = self.setting.budget.few if _by_queries(attempt) else len(self.setting.clean.labels)
             names = {
-                **{"kind": "audit", "architecture": defence.name, "rung": attempt.rung, "attack": attempt.attack},
-                **{"on": attempt.on, "eps": self.setting.eps, "n": min(n, len(self.setting.clean.labels))},
+                "kind": "audit",
+                "architecture": defence.name,
+                "rung": attempt.rung,
+                "attack": attempt.attack,
+                "on": attempt.on,
+                "eps": self.setting.eps,
+                "n": min(n, len(self.setting.clean.labels)),
             }
             asked = {**attempt.settings, "defence": defence.weights()}
             before = len(self.run.rows)
@@ -181,7 +192,7 @@ class Ladder:
             "example": self.example(defence, found, fates),
         }
         if found.queries is not None and found.fooled is not None:
-            at = [count for count in CURVE if count <= self.setting.queries]
+            at = [count for count in CURVE if count <= self.setting.budget.queries]
             figures["curve"] = {
                 "queries": at,
                 "asked": [float((found.fooled & (found.queries <= count)).double().mean()) for count in at],
@@ -230,16 +241,19 @@ class Ladder:
                 continue
             names = {"kind": "denial", "architecture": defence.name, "rung": 7, "on": name, "eps": self.setting.eps}
             settings = {
-                **{"steps": self.setting.budget.steps, "choice": self.setting.clean.digest},
-                **{"halvings": denial.HALVINGS, "bisections": denial.BISECTIONS, **defence.weights()},
+                "steps": self.few.budget.steps,
+                "choice": self.few.clean.digest,
+                "halvings": denial.HALVINGS,
+                "bisections": denial.BISECTIONS,
+                **defence.weights(),
             }
-            self.run.cell(names, settings, lambda policy=policy: denial.smallest(defence, policy, self.setting))
+            self.run.cell(names, settings, lambda policy=policy: denial.smallest(defence, policy, self.few))
 
     def checked(self, defence: Defence) -> None:
         """Rung 8: the checks that attack anew, those of the rows, and the loss surfaces."""
-        few = replace(self.setting, clean=self.setting.clean.first(self.setting.budget.checked))
+        few = self.few
         shared = {"architecture": defence.name, "eps": self.setting.eps, "rung": 8}
-        settings = {**defence.weights(), "choice": few.clean.digest, "steps": few.budget.steps}
+        settings = {**defence.weights(), "choice": few.clean.digest, "budget": asdict(few.budget)}
         self.run.cell(
             {"kind": "sanity", "check": "attacked", "n": len(few.clean.labels), **shared},
             settings,

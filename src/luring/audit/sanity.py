@@ -195,7 +195,10 @@ def surfaces(defence: Defence, setting: Setting) -> list[dict[str, Any]]:
         labels = y.expand(len(grid))
         models = {defence.shown: defence.surface} | ({"M": defence.answer} if defence.shown != "M" else {})
         margins = {
-            on: [[round(float(v), 4) for v in row] for row in margin(answers.logits(model, grid), labels).view(SIDE, SIDE)]
+            on: [
+                [round(float(v), 4) for v in row]
+                for row in margin(answers.logits(model, grid), labels).view(SIDE, SIDE)
+            ]
             for on, model in models.items()
         }
         found.append(

@@ -68,6 +68,7 @@ class Levelled(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        """Its logits, at that level."""
         return self.model(images) * self.by
 
 
@@ -84,7 +85,9 @@ def independent(dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, 
     }
 
 
-def stolen(defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, show: bool) -> dict[str, nn.Module]:
+def stolen(
+    defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, show: bool
+) -> dict[str, nn.Module]:
     """Two surrogates distilled from what the surface answers to the training images: from its labels, and from its scores."""
     images, surface = dataset.train.images, defence.surface
 
@@ -95,10 +98,12 @@ def stolen(defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, s
     def scores(network: nn.Module, state: Path) -> None:
         teacher, held_out = Levelled(surface, images[:1000]), dataset.validation.images
         name = f"from {defence.name}'s scores"
-        fit.distilled(network, teacher, images, held_out, schedule=schedule, seed=seed, state=state, show=show, name=name)
+        fit.distilled(
+            network, teacher, images, held_out, schedule=schedule, seed=seed, state=state, show=show, name=name
+        )
 
     def make() -> nn.Module:
-        return plain_target(dataset.shape, len(dataset.classes))
+        return small(dataset.shape, len(dataset.classes))
 
     return {
         "labels of it": keep(f"stolen-labels-{defence.name}", make, labels),
@@ -107,7 +112,11 @@ def stolen(defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, s
 
 
 def transferred(
-    defence: Defence, trained: Mapping[str, nn.Module], copied: Mapping[str, nn.Module], images: Tensor, setting: Setting
+    defence: Defence,
+    trained: Mapping[str, nn.Module],
+    copied: Mapping[str, nn.Module],
+    images: Tensor,
+    setting: Setting,
 ) -> Iterator[Try]:
     """Attacks on each surrogate alone, on those of the labels together, and on all of them with the surface.
 
@@ -121,18 +130,29 @@ def transferred(
     levelled = [Levelled(model, images) for model in trained.values()]
     together = ensemble(*levelled).eval()
     everything = ensemble(*levelled, Levelled(defence.surface, images)).eval()
-    models: dict[str, nn.Module] = {**trained, **copied, "surrogates": together, f"surrogates and {defence.shown}": everything}
+    models: dict[str, nn.Module] = {
+        **trained,
+        **copied,
+        "surrogates": together,
+        f"surrogates and {defence.shown}": everything,
+    }
     for on, model in models.items():
         for name in setting.budget.surrogate:
             yield named(3, name, on, model, setting)
 
 
 def _classifier(
-    network: nn.Module, train: Split, dataset: Dataset, schedule: Schedule, seed: int, state: Path, name: str, show: bool
+    network: nn.Module,
+    train: Split,
+    dataset: Dataset,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    name: str,
+    show: bool,
 ) -> None:
     fit.classifier(network, train, dataset.validation, schedule=schedule, seed=seed, state=state, name=name, show=show)
 
 
 def _slug(name: str) -> str:
     return name.lower().replace(" ", "-")
-

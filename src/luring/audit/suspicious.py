@@ -55,7 +55,9 @@ def cuts(network: nn.Module, shape: Shape) -> list[Cut]:
     try:
         halves = _traced(network)
     except Exception as error:
-        log.info(f"{type(network).__name__} is cut between its parts alone, it cannot be traced: {str(error).splitlines()[0]}")
+        log.info(
+            f"{type(network).__name__} is cut between its parts alone, it cannot be traced: {str(error).splitlines()[0]}"
+        )
         parts = list(network.children()) if isinstance(network, nn.Sequential) else []
         halves = [(nn.Sequential(*parts[:place]), nn.Sequential(*parts[place:])) for place in range(1, len(parts))]
     with frozen(network), torch.no_grad():
@@ -105,6 +107,7 @@ class Flat(nn.Module):
         self.before = before
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features of images."""
         return self.before(images).flatten(1)
 
 
@@ -117,6 +120,7 @@ class Blurred(nn.Module):
         self.register_buffer("kernel", (row[:, None] * row).expand(channels, 1, 3, 3).clone())
 
     def forward(self, images: Tensor) -> Tensor:
+        """Blurred images."""
         kernel = self.get_buffer("kernel")
         return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel.to(images), groups=len(kernel))
 
@@ -152,8 +156,14 @@ def features(cut: Cut, decoy: nn.Module, setting: Setting) -> Try:
     """Auto-PGD on the distance of the features at a cut to the clean image's."""
     clean, steps = setting.clean, setting.budget.steps
     settings = {
-        **{"attack": "features", "eps": setting.eps, "steps": steps, "attack_seed": setting.seed},
-        **{"cut": cut.place, "of": cut.of, "weights": digest(decoy), "choice": clean.digest},
+        "attack": "features",
+        "eps": setting.eps,
+        "steps": steps,
+        "attack_seed": setting.seed,
+        "cut": cut.place,
+        "of": cut.of,
+        "weights": digest(decoy),
+        "choice": clean.digest,
     }
 
     def distance(found: Tensor, _: Tensor, wanted: Tensor) -> Tensor:

@@ -182,11 +182,11 @@ def denials(rows: Sequence[Row]) -> list[Denied]:
     for name in architectures(rows):
         for policy in dict.fromkeys(row["on"] for row in select(rows, kind="denial", architecture=name)):
             mine = select(rows, kind="denial", architecture=name, on=policy)
-            parts = [
-                over_seeds([{**row, "at": row["distances"][place]} for row in mine], "at") for place in range(3)
-            ]
+            parts = [over_seeds([{**row, "at": row["distances"][place]} for row in mine], "at") for place in range(3)]
             # Where one seed has none, a mean of the others would say too little.
-            whole = tuple(part if part.seeds == len({row["seed"] for row in mine}) else Value(nan, nan, 0) for part in parts)
+            whole = tuple(
+                part if part.seeds == len({row["seed"] for row in mine}) else Value(nan, nan, 0) for part in parts
+            )
             found.append(Denied(name, policy, over_seeds(mine, "rejected"), whole))
     return found
 

@@ -62,24 +62,18 @@ class Setting:
         clean: test images to attack.
         eps: radius of the l∞ ball.
         budget: how much is spent.
-        queries: most queries an image.
         seed: of everything that is drawn.
     """
 
     clean: Clean
     eps: float
     budget: Budget
-    queries: int
     seed: int
 
     @property
     def few(self) -> Clean:
         """The images that attacks by queries are run on."""
         return self.clean.first(self.budget.few)
-
-    def generator(self, clean: Clean) -> torch.Generator:
-        """A source of randomness of the run's seed."""
-        return torch.Generator(clean.images.device).manual_seed(self.seed)
 
 
 def named(rung: int, name: str, on: str, model: nn.Module, setting: Setting) -> Try:
@@ -96,9 +90,9 @@ def named(rung: int, name: str, on: str, model: nn.Module, setting: Setting) -> 
     if "targets" in known:
         chosen["targets"] = setting.budget.targets
     if "budget" in known:
-        chosen["budget"] = setting.queries
+        chosen["budget"] = setting.budget.queries
     if name == "spsa":
-        chosen["samples"] = min(32, max(1, setting.queries // 10))
+        chosen["samples"] = min(32, max(1, setting.budget.queries // 10))
     attack = preset(name, eps=setting.eps, seed=setting.seed, **chosen)
     clean = setting.few if name in QUERIED else setting.clean
     settings = {**attack.describe(), "weights": digest(model), "choice": clean.digest}

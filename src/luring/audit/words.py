@@ -113,13 +113,19 @@ def _fooled(guard: Guarded, rung: int, base: Guarded | None) -> str:
 def _unaware(guard: Guarded, base: Guarded | None, eps: float) -> str:
     text = f"Within ε {eps:g}, an adversary who takes what he sees for the classifier and has its weights gets a wrong answer past the guard on "
     text += _fooled(guard, 1, base)
-    return text + (f" of the images; one who only queries it, on {_fooled(guard, 2, base)}." if 2 in guard.rungs else " of the images.")
+    return text + (
+        f" of the images; one who only queries it, on {_fooled(guard, 2, base)}."
+        if 2 in guard.rungs
+        else " of the images."
+    )
 
 
 def _elsewhere(guard: Guarded, base: Guarded | None) -> str:
     parts: list[str] = []
     if 3 in guard.rungs:
-        parts.append(f"One who trains models of his own, and never needs the deployed one's weights, does on {_fooled(guard, 3, base)}")
+        parts.append(
+            f"One who trains models of his own, and never needs the deployed one's weights, does on {_fooled(guard, 3, base)}"
+        )
     if 4 in guard.rungs:
         parts.append(f"one who suspects a P and cuts it off, on {_fooled(guard, 4, None)}")
     return "; ".join(parts) + "." if parts else ""
@@ -138,7 +144,11 @@ def _worth(guard: Guarded, base: Guarded | None) -> str:
     """Where the guard is better than none at all, by more than chance."""
     if base is None:
         return ""
-    verdicts = {rung: tables.better(guard.rungs[rung], base.rungs[rung]) for rung in tables.RUNGS if rung in guard.rungs and rung in base.rungs}
+    verdicts = {
+        rung: tables.better(guard.rungs[rung], base.rungs[rung])
+        for rung in tables.RUNGS
+        if rung in guard.rungs and rung in base.rungs
+    }
     helps = [ADVERSARIES[rung][0].lower() for rung, verdict in verdicts.items() if verdict]
     open_ = [ADVERSARIES[rung][0].lower() for rung, verdict in verdicts.items() if verdict is None]
     harms = [ADVERSARIES[rung][0].lower() for rung, verdict in verdicts.items() if verdict is False]
@@ -155,7 +165,10 @@ def _worth(guard: Guarded, base: Guarded | None) -> str:
 
 def _rivals(guarded: Sequence[Guarded]) -> str:
     """The rivals that let less through than the guard, or no more, by adversary."""
-    guard, others = guarded[0], [one for one in guarded[1:] if one.architecture != guarded[0].architecture and one.policy != "target"]
+    guard, others = (
+        guarded[0],
+        [one for one in guarded[1:] if one.architecture != guarded[0].architecture and one.policy != "target"],
+    )
     others += [one for one in guarded[1:] if one.architecture == ADVERSARIAL]
     told_: list[str] = []
     for rung in (1, 3, 5):
@@ -178,8 +191,8 @@ def _denied(rows: Sequence[Row], guard: Guarded) -> str:
         return ""
     (one,) = mine
     median = one.quartiles[1].mean
-    half = f"half of them within {number(median, 3)}" if not isnan(median) else "less than half of them"
-    return f"Whoever wants refusals, not wrong answers, and knows everything, can have {share(one.rejected.mean)} of the clean images rejected within ε, {half}."
+    half = "" if isnan(median) else f", half of them by moving no value by more than {number(median, 3)}"
+    return f"Whoever wants refusals, not wrong answers, and knows everything, can have {share(one.rejected.mean)} of the clean images rejected{half}."
 
 
 def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
