@@ -40,7 +40,7 @@ COMMON = (
 )
 """Fields of every row."""
 
-CELL = ("kind", "dataset", "scale", "architecture", "attack", "eps", "seed", "index")
+CELL = ("kind", "dataset", "scale", "architecture", "attack", "eps", "seed", "index", "rung", "on", "check")
 """Fields that name a cell, where a row has them; with the steps of a `convergence` row they tell it from all others of its file."""
 
 

@@ -80,6 +80,7 @@ def classifier(
     state: Path | None = None,
     show: bool = True,
     name: str = "target",
+    perturb: Callable[[Tensor, Tensor], Tensor] | None = None,
     log: Log | None = None,
 ) -> Fitted:
     """Train a classifier from labels by cross-entropy, in place: a target, or lure and target as one (the baseline Stack).
@@ -94,6 +95,8 @@ def classifier(
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
+        perturb: from the images of a step, in [0, 1], and their labels to the images trained on: an attack on the network makes
+            adversarial training of it (Madry et al. 2018). The state kept is chosen by the clean validation images.
         log: called with the loss, the learning rate and the scores now and then.
 
     Raises:
@@ -106,7 +109,11 @@ def classifier(
     answers.logits(network, train.images[:2])
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
-        return F.cross_entropy(net(images if moves is None else moved(images, moves)).float(), labels[index])
+        if moves is not None:
+            images = moved(images, moves)
+        if perturb is not None:
+            images = perturb(images, labels[index])
+        return F.cross_entropy(net(images).float(), labels[index])
 
     def score() -> tuple[float, dict[str, float]]:
         found = crew.spread(
@@ -118,6 +125,39 @@ def classifier(
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
     identity |= {"moves": asdict(moves)} if moves else {}
     return _train(crew, network, loss, score, images, schedule, seed, state, identity, show, log)
+
+
+def distilled(
+    network: nn.Module,
+    teacher: nn.Module,
+    train: Tensor,
+    validation: Tensor,
+    *,
+    schedule: Schedule,
+    seed: int = 0,
+    state: Path | None = None,
+    show: bool = True,
+    name: str = "distilled",
+) -> Fitted:
+    """Train a classifier from another one's scores, by cross-entropy to its softmax, in place (Hinton et al. 2015).
+
+    The teacher is asked once for every image, [n, channels, height, width]; the state kept is the one that agrees best with it. The other
+    arguments, and the errors, are those of `classifier`.
+    """
+    crew = processes.here()
+    train, validation = (_placed(images, network) for images in (train, validation))
+    top, wanted = answers.logits(teacher, train), answers.labels(teacher, validation)
+
+    def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        return losses.c_e(net(images).float(), top[index])
+
+    def score() -> tuple[float, dict[str, float]]:
+        found = crew.spread(lambda part: answers.labels(network, part), validation, answers.at_once(validation))
+        agreement = float((found == wanted).float().mean())
+        return agreement, {"agreement": agreement}
+
+    identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "answers": _digest(top.argmax(1))}
+    return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, None)
 
 
 def lure(

@@ -4,7 +4,7 @@
 """
 
 from luring.attacks.asked import Queried
-from luring.attacks.autopgd import apgd, apgd_t
+from luring.attacks.autopgd import apgd, apgd_by, apgd_t
 from luring.attacks.blocks import shuffled, structures
 from luring.attacks.chunks import craft
 from luring.attacks.corners import parsimonious
@@ -25,6 +25,7 @@ __all__ = [
     "Queried",
     "admix",
     "apgd",
+    "apgd_by",
     "apgd_t",
     "bim",
     "boundary",

@@ -23,7 +23,10 @@ RISING = 0.75
 """A stretch of steps of which a smaller share raised the objective halves the step."""
 
 Objective: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From logits, labels and wanted classes to a number an image."""
+"""From what the model gives, labels, and what is wanted of each image (a class, most often) to a number an image."""
+
+Round: TypeAlias = tuple[Objective, Tensor]
+"""An objective, and what is wanted of each image: a tensor with a row an image."""
 
 
 def apgd(
@@ -66,7 +69,7 @@ def apgd(
     def untargeted(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
         return objective(logits, labels)
 
-    return _rounds(model, x, y, [y] * restarts, untargeted, eps=eps, steps=steps, norm=norm, generator=generator)
+    return apgd_by(model, x, y, [(untargeted, y)] * restarts, eps=eps, steps=steps, norm=norm, generator=generator)
 
 
 def apgd_t(
@@ -106,25 +109,48 @@ def apgd_t(
     checks.labels(y, logits.shape[1])
     # The label has no place among the wanted, whatever its logit.
     wanted = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
-    rounds = wanted[:, : min(targets, logits.shape[1] - 1)].unbind(1)
-    return _rounds(
-        model, x, y, rounds, difference_of_logits_towards, eps=eps, steps=steps, norm=norm, generator=generator
-    )
+    towards = wanted[:, : min(targets, logits.shape[1] - 1)].unbind(1)
+    rounds: list[Round] = [(difference_of_logits_towards, classes) for classes in towards]
+    return apgd_by(model, x, y, rounds, eps=eps, steps=steps, norm=norm, generator=generator)
 
 
-def _rounds(
-    model: Classifier,
-    x: Tensor,
-    y: Tensor,
-    wanted: Iterable[Tensor],
-    objective: Objective,
+def untargeted_margin(logits: Tensor, labels: Tensor, _: Tensor) -> Tensor:
+    """`margin`, whatever is wanted: above 0 where the model answers another class."""
+    return margin(logits, labels)
+
+
+def apgd_by(
+    model: Callable[[Tensor], Tensor],
+    x: Images,
+    y: Labels,
+    rounds: Iterable[Round],
     *,
     eps: float,
     steps: int,
-    norm: str,
-    generator: Generator | None,
-) -> Tensor:
-    """One crafting for each of `wanted`, with the images that do not fool the model yet."""
+    reached: Objective = untargeted_margin,
+    norm: str = "linf",
+    generator: Generator | None = None,
+) -> Images:
+    """Auto-PGD by objectives of your own and towards a goal of your own: two networks at once, the features of a layer.
+
+    Args:
+        model: from images to numbers, [batch, values], as many an image as there are classes or more: logits, those of several networks side
+            by side, features.
+        x: clean images, as for `apgd`.
+        y: true labels, [batch].
+        rounds: what is climbed, one after the other, each from a random start and with the images alone that have not reached the goal.
+        eps: radius of the ball around `x`.
+        steps: number of steps a round.
+        reached: above 0 where the goal is reached; given what a round is given.
+        norm: `linf` or `l2`.
+        generator: source of the random starts.
+
+    Returns:
+        As for `apgd`: of the images met, the one with the highest `reached`.
+
+    Raises:
+        InputError: as for `apgd`.
+    """
     checks.pictures(x, y)
     checks.number("eps", eps)
     checks.count("steps", steps)
@@ -132,15 +158,15 @@ def _rounds(
     with torch.inference_mode(False), torch.enable_grad(), frozen(model):
         given, x, y = x, working(x), y.clone()
         model = shown(quick(model, given), given)
-        best, reached = x.clone(), x.new_full((len(x),), -torch.inf)
-        for classes in wanted:
-            left = (reached <= 0).nonzero().squeeze(1)
+        best, highest = x.clone(), x.new_full((len(x),), -torch.inf)
+        for objective, wanted in rounds:
+            left = (highest <= 0).nonzero().squeeze(1)
             if not len(left):
                 break
             ball = BALLS[norm](x[left], eps)
-            found, margins = _craft(model, ball, y[left], classes[left], objective, steps, generator)
-            better = margins > reached[left]
-            best[left[better]], reached[left[better]] = found[better], margins[better]
+            found, values = _craft(model, ball, y[left], wanted[left], objective, reached, steps, generator)
+            better = values > highest[left]
+            best[left[better]], highest[left[better]] = found[better], values[better]
         return like(best, given)
 
 
@@ -150,10 +176,11 @@ def _craft(
     y: Tensor,
     wanted: Tensor,
     objective: Objective,
+    reached: Objective,
     steps: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """Algorithm 1, from one random start: the images with the highest margin met, and that margin."""
+    """Algorithm 1, from one random start: of the images met those with the highest `reached`, and what it is."""
 
     def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         leaf = images.detach().requires_grad_()
@@ -162,7 +189,7 @@ def _craft(
         value = objective(logits, y, wanted)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         checks.finite(gradient)
-        return value.detach(), gradient, margin(logits.detach(), y)
+        return value.detach(), gradient, reached(logits.detach(), y, wanted).to(leaf.dtype)
 
     def chosen(where: Tensor, one: Tensor, other: Tensor) -> Tensor:
         return torch.where(where.view(-1, *[1] * (one.ndim - 1)), one, other)

@@ -12,6 +12,7 @@ from luring.cli import reproduce as reproduce
 from luring.cli import fit as fit
 from luring.cli import evaluate as evaluate
 from luring.cli import calibrate as calibrate
+from luring.cli import audit as audit
 from luring.cli import check as check
 from luring.cli import export as export
 from luring.cli import serve as serve

@@ -27,7 +27,7 @@ STYLES = {
 _OTHER = ("#777777", "P", "✚")
 
 _INK = "#010203"  # becomes the colour of the text around the figure
-_SETTINGS: Any = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.size": 11,
     "axes.edgecolor": _INK,
@@ -42,6 +42,7 @@ _SETTINGS: Any = {
     "grid.color": _INK,
     "grid.alpha": 0.15,
 }
+"""Of every figure, for `matplotlib.rc_context`."""
 
 
 def style(architecture: str) -> tuple[str, str, str]:
@@ -62,8 +63,8 @@ def effect(rows: Sequence[Row], *, place: str = "") -> list[str]:
 
 
 def _effect(attack: str, lines: list[Line], place: str) -> str:
-    with mpl.rc_context(_SETTINGS):
-        figure, axes = _panel(words.attack(attack), width=3.6)
+    with mpl.rc_context(SETTINGS):
+        figure, axes = panel(words.attack(attack), width=3.6)
         radii = [line.eps for line in lines]
         for name in tables.architectures(lines):
             for rate, dash in (("dr", "-"), ("adq", "--")):
@@ -74,7 +75,7 @@ def _effect(attack: str, lines: list[Line], place: str) -> str:
         label = (
             f"{words.attack(attack)}: detection rate (solid) and adequation rate (dashed) against ε, by architecture."
         )
-        return _svg(figure, f"{place} effect {attack}", label)
+        return svg(figure, f"{place} effect {attack}", label)
 
 
 def distortion(rows: Sequence[Row], *, place: str = "") -> str | None:
@@ -84,8 +85,8 @@ def distortion(rows: Sequence[Row], *, place: str = "") -> str | None:
         return None
     names = tables.architectures(lines)
     attack = words.attack(lines[0].attack)
-    with mpl.rc_context(_SETTINGS):
-        figure, axes = _panel(f"{attack}: values of an image changed", width=5.2)
+    with mpl.rc_context(SETTINGS):
+        figure, axes = panel(f"{attack}: values of an image changed", width=5.2)
         for group, line in enumerate(lines):
             for column, name in enumerate(names):
                 if name in line.cells:
@@ -99,7 +100,7 @@ def distortion(rows: Sequence[Row], *, place: str = "") -> str | None:
         axes.set_ylim(bottom=0)
         axes.set(xlabel="ε", ylabel="l0 distortion", xticks=range(len(lines)), xlim=(-0.5, len(lines) - 0.5))
         axes.set_xticklabels([f"{line.eps:g}" for line in lines])
-        return _svg(
+        return svg(
             figure, f"{place} distortion", f"Box plots of the l0 distortion of {attack} examples by ε and architecture."
         )
 
@@ -125,8 +126,8 @@ def _box(axes: Axes, name: str, at: float, width: float, cell: dict[str, Value])
 
 def convergence(attack: str, eps: float, lines: Sequence[Steps], *, place: str = "") -> str:
     """AC_M (solid) and DAC (dashed) of one cell against the number of steps, a line for each architecture."""
-    with mpl.rc_context(_SETTINGS):
-        figure, axes = _panel(words.cell(attack, eps), width=3.6)
+    with mpl.rc_context(SETTINGS):
+        figure, axes = panel(words.cell(attack, eps), width=3.6)
         steps = sorted({line.steps for line in lines})
         for name in tables.present(
             ({"architecture": line.architecture} for line in lines), "architecture", words.ARCHITECTURES
@@ -141,10 +142,11 @@ def convergence(attack: str, eps: float, lines: Sequence[Steps], *, place: str =
         label = (
             f"{words.cell(attack, eps)}: AC_M (solid) and DAC (dashed) against the number of steps, by architecture."
         )
-        return _svg(figure, f"{place} convergence {attack} {eps:g}", label)
+        return svg(figure, f"{place} convergence {attack} {eps:g}", label)
 
 
-def _panel(title: str, width: float) -> tuple[Figure, Axes]:
+def panel(title: str, width: float) -> tuple[Figure, Axes]:
+    """An empty figure with a title."""
     figure = Figure(figsize=(width, 2.9), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -176,7 +178,7 @@ def _plot(axes: Axes, name: str, x: Sequence[float], values: Sequence[Value | No
     axes.set_ylim(0, 1)
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg(figure: Figure, name: str, label: str) -> str:
     """The figure as an `<svg>` inside a page: no date, no outside reference, no fixed size, no id that another has."""
     drawn = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -45,7 +45,7 @@ def write(rows: Sequence[Row], out: Path, *, title: str) -> None:
         title=title,
         sections=sections,
         overview=summary.overview([section["findings"] for section in sections]),
-        run=_run(rows),
+        run=run(rows),
         words=words,
         css=Markup((files("luring.paper") / "report.css").read_text(encoding="utf-8")),
         styles={name: figures.style(name) for name in present(rows, "architecture", words.ARCHITECTURES)},
@@ -235,7 +235,7 @@ def _tried(row: Row) -> list[dict[str, Any]]:
         {
             "architecture": row["architecture"],
             "seed": row["seed"],
-            "settings": _settings({key: one["settings"][key] for key in one["settings"] if key not in same} or first),
+            "settings": settings({key: one["settings"][key] for key in one["settings"] if key not in same} or first),
             "n": one["n"],
             "rates": [words.number(as_number(one[rate])) for rate in ("ac_mop", "ac_m", "dac")],
             "used": one is used,
@@ -257,18 +257,18 @@ def _cell(row: Row) -> dict[str, Any]:
     return {
         "row": row,
         "where": ", ".join(where),
-        "settings": _settings(row["settings"]),
+        "settings": settings(row["settings"]),
         "seconds": words.duration(as_number(row["seconds"])),
     }
 
 
-def _settings(settings: dict[str, Any]) -> str:
+def settings(given: dict[str, Any]) -> str:
     """'decay 1.0, steps 1000'."""
-    shown = ((key, value if isinstance(value, str) else json.dumps(value)) for key, value in settings.items())
+    shown = ((key, value if isinstance(value, str) else json.dumps(value)) for key, value in given.items())
     return ", ".join(f"{key} {value}" for key, value in shown)
 
 
-def _run(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+def run(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
     """With what and where the rows were made: each fact with every value it takes."""
     dates = sorted({row["date"] for row in rows if row.get("date")})
     kinds = [kind for kind in _distinct(row["kind"] for row in rows) if kind not in ("picture", "gradient")]

@@ -1,0 +1,116 @@
+"""How much an audit spends, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+BASE, TWIN, C_E, AUTOENCODER = "base", "twin", "c_e", "ae-kl"
+ADVERSARIAL, ADVERSARIAL_LURE = "adversarial", "adversarial-lure"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is tried, how long, on how many images.
+
+    Attributes:
+        n: test images attacked by gradient.
+        few: of these, the first ones that attacks by queries are run on.
+        steps: of a gradient attack.
+        transfer: presets of rung 1.
+        rival_transfer: the same against rivals.
+        surrogate: presets crafted on surrogates; the first alone against rivals.
+        samples: looks a step of the attacks that average over several.
+        queries: most queries an image against the audited guard.
+        rival_queries: the same against its rivals.
+        targets: wrong classes that a joint attack goes towards, the likeliest first; three at most against rivals.
+        joint: objectives of the joint attack, `luring.audit.knowing.OBJECTIVES`; the first two against rivals.
+        cuts: boundaries inside the decoy from which features are attacked, evenly spread where there are more.
+        controls: rivals beside it, `luring.audit.controls`.
+        training: steps that rivals and surrogates are trained for.
+        adversarial: the same of adversarial training.
+        checked: images that the sanity checks and the attack for refusals run on.
+        surfaces: images whose loss surfaces are drawn.
+    """
+
+    n: int
+    few: int
+    steps: int
+    transfer: tuple[str, ...]
+    rival_transfer: tuple[str, ...]
+    surrogate: tuple[str, ...]
+    samples: int
+    queries: int
+    rival_queries: int
+    targets: int
+    joint: tuple[str, ...]
+    cuts: int
+    controls: tuple[str, ...]
+    training: int
+    adversarial: int
+    checked: int
+    surfaces: int
+
+    @property
+    def beside(self) -> "Budget":
+        """What is spent on each rival: less, so that what is left of it is rather too much than too little."""
+        return replace(
+            self,
+            transfer=self.rival_transfer,
+            surrogate=self.surrogate[:1],
+            queries=self.rival_queries,
+            targets=min(3, self.targets),
+            joint=self.joint[:2],
+        )
+
+    @property
+    def check(self) -> "Budget":
+        """What is spent on a sanity check, which compares an attack with itself."""
+        return replace(self, targets=min(2, self.targets), joint=self.joint[:1])
+
+
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {
+        "quick": Budget(
+            n=80,
+            few=20,
+            steps=15,
+            transfer=("fgsm", "mim", "dim", "apgd"),
+            rival_transfer=("mim", "apgd"),
+            surrogate=("mim",),
+            samples=3,
+            queries=300,
+            rival_queries=100,
+            targets=3,
+            joint=("behind", "both"),
+            cuts=4,
+            controls=(BASE, TWIN),
+            training=250,
+            adversarial=250,
+            checked=20,
+            surfaces=1,
+        ),
+        "full": Budget(
+            n=150,
+            few=25,
+            steps=40,
+            transfer=(
+                *("fgsm", "pgd", "mim", "dim", "dim-ti", "ni", "si-ni", "vmi", "admix", "ssa", "bsr", "sia", "pgn"),
+                *("apgd", "apgd-t"),
+            ),
+            rival_transfer=("mim", "dim", "vmi", "apgd"),
+            surrogate=("mim", "dim", "vmi"),
+            samples=4,
+            queries=10_000,
+            rival_queries=1000,
+            targets=9,
+            joint=("behind", "both", "ratio-behind", "ratio-both"),
+            cuts=12,
+            controls=(BASE, TWIN, C_E, AUTOENCODER, ADVERSARIAL, ADVERSARIAL_LURE),
+            training=1000,
+            adversarial=600,
+            checked=40,
+            surfaces=2,
+        ),
+    }
+)
+"""By name."""

@@ -1,0 +1,189 @@
+"""The rivals that the audited guard is measured beside, each with its thresholds fixed on clean images before any attack."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from luring import training
+from luring.attacks import pgd
+from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TWIN, Budget
+from luring.audit.defence import Defence, by_guard, calibrated
+from luring.audit.surrogates import Keep
+from luring.bundle import Bundle
+from luring.data import Dataset
+from luring.errors import InputError
+from luring.training import Schedule
+from luring.guard import Detector
+from luring.networks import compose
+
+LEARNED_FROM = 20_000
+"""Training images whose answers a score is learned from, at most."""
+
+FPR = 0.01
+"""False-alarm rate of a guard that the bundle has none of, and then of its rivals."""
+
+RATE = 3e-3
+"""Highest learning rate of rivals and surrogates, by Adam."""
+
+PGD_STEPS = 7
+"""Of adversarial training (Madry et al. 2018 take 7 for CIFAR10 and 40 for MNIST)."""
+
+
+def schedule(steps: int) -> Schedule:
+    """How rivals and surrogates are trained: along a cosine."""
+    return Schedule(steps, lr=RATE, validations=8)
+
+
+def audited(bundle: Bundle, folder: Path, dataset: Dataset, device: str) -> Defence:
+    """The bundle's own guard as it was calibrated, or, where it has none, one as `luring calibrate` would set it.
+
+    Beside its policy stand the two others that the networks allow: `target`, which lets every answer out, and bare agreement.
+    """
+    target, decoy = bundle.target.to(device), bundle.decoy.to(device)
+    learned, held_out = dataset.train.images[:LEARNED_FROM], dataset.validation.images
+    own = calibrated(target, decoy, ("target", "agreement"), learned, held_out, FPR)
+    if (folder / "guard.json").exists():
+        detector = Detector.load(folder, target, decoy)
+        own[detector.policy] = by_guard(detector, device)
+    else:
+        own |= calibrated(target, decoy, ("score",), learned, held_out, FPR)
+    return Defence(str(bundle.config["method"]), target, decoy, decoy, "M∘P", own)
+
+
+def rate(folder: Path) -> float:
+    """The false-alarm rate that the bundle's guard was calibrated to."""
+    if not (folder / "guard.json").exists():
+        return FPR
+    import json
+
+    return float(json.loads((folder / "guard.json").read_text()).get("fpr") or FPR)
+
+
+def controls(
+    bundle: Bundle,
+    dataset: Dataset,
+    budget: Budget,
+    keep: Keep,
+    *,
+    eps: float,
+    fpr: float,
+    seed: int,
+    device: str,
+    show: bool,
+) -> Iterator[Defence]:
+    """The budget's rivals, one after the other: each is trained when it is asked for.
+
+    Args:
+        bundle: whose target they protect.
+        dataset: that they are trained and calibrated on.
+        budget: names them, and how long they are trained.
+        keep: where their weights are kept.
+        eps: radius of adversarial training.
+        fpr: false-alarm rate that their thresholds are set for.
+        seed: of their training.
+        device: of the networks.
+        show: show progress.
+    """
+    target, lure = bundle.target.to(device), bundle.lure.to(device)
+    train, validation = dataset.train, dataset.validation
+    learned, held_out = train.images[:LEARNED_FROM], validation.images
+
+    def policies(answer: nn.Module, other: nn.Module, *names: str):
+        return calibrated(answer, other, names, learned, held_out, fpr)
+
+    def fit_lure(method: fit.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
+        settings = bundle.config["settings"]
+
+        def run(network: nn.Module, state: Path) -> None:
+            training.lure(
+                network,
+                to,
+                train.images,
+                held_out,
+                method=method,
+                lam=float(settings.get("lam") or 1.0),
+                gap_max=settings.get("gap_max"),
+                truth=validation.labels,
+                schedule=schedule(budget.training),
+                seed=seed,
+                state=state,
+                show=show,
+            )
+
+        return run
+
+    def fit_classifier(name: str, steps: int, **more: object) -> Callable[[nn.Module, Path], None]:
+        def run(network: nn.Module, state: Path) -> None:
+            training.classifier(
+                network,
+                train,
+                validation,
+                schedule=schedule(steps),
+                seed=seed,
+                state=state,
+                show=show,
+                name=name,
+                **more,  # type: ignore[arg-type]
+            )
+
+        return run
+
+    def hardened() -> nn.Module:
+        network = keep(ADVERSARIAL, lambda: fresh(target), lambda model, state: _harden(model, state))
+        return network
+
+    def _harden(network: nn.Module, state: Path) -> None:
+        draws = torch.Generator(next(network.parameters()).device).manual_seed(seed)
+
+        def perturb(images: Tensor, labels: Tensor) -> Tensor:
+            step = 2.5 * eps / PGD_STEPS
+            return pgd(network, images, labels, eps=eps, step=step, steps=PGD_STEPS, generator=draws)
+
+        fit_classifier(ADVERSARIAL, budget.adversarial, perturb=perturb)(network, state)
+
+    for name in budget.controls:
+        if name == BASE:
+            yield Defence(BASE, target, None, target, "M", policies(target, target, "target", "confidence"))
+        elif name == TWIN:
+            twin = keep(TWIN, lambda: fresh(target), fit_classifier(TWIN, budget.training))
+            yield Defence(TWIN, target, twin, twin, "the twin", policies(target, twin, "agreement", "score"))
+        elif name in (C_E, AUTOENCODER):
+            # The divergence from M's softmax is the cross-entropy to it less M's entropy, which no P can change: one network for both.
+            decoy = compose(keep("c_e", lambda: fresh(lure), fit_lure("c_e", target)), target).eval()
+            if name == C_E:
+                yield Defence(C_E, target, decoy, decoy, "M∘P", policies(target, decoy, "agreement", "score"))
+            else:
+                yield Defence(AUTOENCODER, target, decoy, target, "M", policies(target, decoy, "kl"))
+        elif name == ADVERSARIAL:
+            yield Defence(ADVERSARIAL, hardened(), None, hardened(), "M", policies(target, target, "target"))
+        elif name == ADVERSARIAL_LURE:
+            hard = hardened()
+            decoy = compose(keep(ADVERSARIAL_LURE, lambda: fresh(lure), fit_lure("luring", hard)), hard).eval()
+            yield Defence(ADVERSARIAL_LURE, hard, decoy, decoy, "M∘P", policies(hard, decoy, "agreement", "score"))
+        else:
+            raise InputError(f"there is no control '{name}'.")
+
+
+def own_lure(bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, seed: int, show: bool) -> nn.Module:
+    """An autoencoder that the adversary of rung 4 trains himself, without M, to stand in P's place."""
+
+    def run(network: nn.Module, state: Path) -> None:
+        images, held_out = dataset.train.images, dataset.validation.images
+        steps = schedule(budget.training)
+        training.lure(
+            network, bundle.target, images, held_out, method="auto", schedule=steps, seed=seed, state=state, show=show
+        )
+
+    return keep("own-lure", lambda: fresh(bundle.lure), run)
+
+
+def fresh(network: nn.Module) -> nn.Module:
+    """A network of the same layers with new weights: each layer's own initial ones."""
+    copy = deepcopy(network)
+    for part in copy.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+    return copy.requires_grad_(True).train()

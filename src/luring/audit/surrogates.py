@@ -1,0 +1,158 @@
+"""Rung 3: an adversary who never touches the weights of what is deployed, and trains models of his own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from luring import answers, training
+from luring.attacks import ensemble
+from luring.audit.defence import Defence
+from luring.audit.tries import Setting, Try, named
+from luring.data import Dataset, Split
+from luring.training import Schedule
+from luring.networks import Shape, plain_target
+
+Keep = Callable[[str, Callable[[], nn.Module], Callable[[nn.Module, Path], None]], nn.Module]
+"""Gives the network of a name: as an earlier run left it, or made and trained now."""
+
+TYPICAL_GAP = 4.0
+"""Logits that a surrogate's teacher's first class of a typical image is given above the second: what it knows of the others still shows."""
+
+
+def small(shape: Shape, classes: int) -> nn.Module:
+    """Two narrow 3×3 convolutions with pooling, one dense layer."""
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * (height // 4) * (width // 4), classes),
+    )
+
+
+def dense(shape: Shape, classes: int) -> nn.Module:
+    """Two dense layers of 256."""
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * width, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, classes),
+    )
+
+
+ARCHITECTURES: Mapping[str, Callable[[Shape, int], nn.Module]] = {
+    "small CNN": small,
+    "wide CNN": plain_target,
+    "MLP": dense,
+}
+"""Of the surrogates, by the name that the rows give them."""
+
+
+class Levelled(nn.Module):
+    """A classifier whose logits are divided so that the typical gap of its first to its second class is `TYPICAL_GAP`."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        """Of a classifier, by what it answers to clean images."""
+        super().__init__()
+        self.model = model
+        gap = answers.logits(model, images).topk(2, dim=1).values.diff(dim=1).neg().median()
+        self.register_buffer("by", (TYPICAL_GAP / gap.clamp_min(1e-6)).detach())
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Its logits, at that level."""
+        return self.model(images) * self.by
+
+
+def independent(dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, show: bool) -> dict[str, nn.Module]:
+    """A surrogate of each architecture, trained on the data set's labels."""
+
+    def train(name: str) -> Callable[[nn.Module, Path], None]:
+        return lambda network, state: _classifier(network, dataset.train, dataset, schedule, seed, state, name, show)
+
+    classes = len(dataset.classes)
+    return {
+        name: keep(f"surrogate-{_slug(name)}", lambda make=make: make(dataset.shape, classes), train(name))
+        for name, make in ARCHITECTURES.items()
+    }
+
+
+def stolen(
+    defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, show: bool
+) -> dict[str, nn.Module]:
+    """Two surrogates distilled from what the surface answers to the training images: from its labels, and from its scores."""
+    images, surface = dataset.train.images, defence.surface
+
+    def labels(network: nn.Module, state: Path) -> None:
+        told = Split(images, answers.labels(surface, images).cpu())
+        _classifier(network, told, dataset, schedule, seed, state, f"from {defence.name}'s labels", show)
+
+    def scores(network: nn.Module, state: Path) -> None:
+        teacher, held_out = Levelled(surface, images[:1000]), dataset.validation.images
+        name = f"from {defence.name}'s scores"
+        training.distilled(
+            network, teacher, images, held_out, schedule=schedule, seed=seed, state=state, show=show, name=name
+        )
+
+    def make() -> nn.Module:
+        return small(dataset.shape, len(dataset.classes))
+
+    return {
+        "labels of it": keep(f"stolen-labels-{defence.name}", make, labels),
+        "scores of it": keep(f"stolen-scores-{defence.name}", make, scores),
+    }
+
+
+def transferred(
+    defence: Defence,
+    trained: Mapping[str, nn.Module],
+    copied: Mapping[str, nn.Module],
+    images: Tensor,
+    setting: Setting,
+) -> Iterator[Try]:
+    """Attacks on each surrogate alone, on those of the labels together, and on all of them with the surface.
+
+    Args:
+        defence: shown the examples.
+        trained: by `independent`.
+        copied: by `stolen`.
+        images: clean ones, for bringing logits to one level.
+        setting: of the audit.
+    """
+    levelled = [Levelled(model, images) for model in trained.values()]
+    together = ensemble(*levelled).eval()
+    everything = ensemble(*levelled, Levelled(defence.surface, images)).eval()
+    models: dict[str, nn.Module] = {
+        **trained,
+        **copied,
+        "surrogates": together,
+        f"surrogates and {defence.shown}": everything,
+    }
+    for on, model in models.items():
+        for name in setting.budget.surrogate:
+            yield named(3, name, on, model, setting)
+
+
+def _classifier(
+    network: nn.Module,
+    train: Split,
+    dataset: Dataset,
+    schedule: Schedule,
+    seed: int,
+    state: Path,
+    name: str,
+    show: bool,
+) -> None:
+    training.classifier(network, train, dataset.validation, schedule=schedule, seed=seed, state=state, name=name, show=show)
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "-")

@@ -1,0 +1,57 @@
+"""`luring audit`."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from luring.cli.app import Device, Seed, app, place_of, writable
+from luring.cli.shown import show
+
+
+@app.command
+def audit(
+    bundle: Positional[Path],
+    data: str,
+    out: Path,
+    budget: Literal["quick", "full"] = "quick",
+    eps: float = 0.1,
+    target: str | None = None,
+    lure: str | None = None,
+    label: str = "label",
+    image: str = "image",
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Attack the guard of a bundle by everything an expert would try, beside its rivals, and say what the lure is worth.
+
+    Eight rungs: adversaries who know nothing of the lure, who train models of their own, who suspect it, who know everything, who see the decision, who
+    want refusals; and checks of the audit itself. A failed check stands first on the page, and the exit code is then 1. The bundle's guard is taken
+    as 'luring calibrate' left it; where there is none, one is set up as that command would.
+
+    Args:
+        bundle: folder that 'luring fit' wrote.
+        data: the images it was fitted to; as for 'luring fit'.
+        out: folder for rows.jsonl, report.html and the rivals' networks; a second run with the same folder goes on where the first stopped.
+        budget: quick: minutes, few images, two rivals; full: an hour, all of them.
+        eps: radius of the l-infinity ball, images in [0, 1].
+        target: module:function of the bundle's target, where it is not Luring's own.
+        lure: module:function of the bundle's lure, likewise.
+        label: name of the label column.
+        image: name of the image column.
+        seed: of the choice of images, the rivals and the attacks; splits are the ones of the same seed of 'luring fit'.
+        device: where to compute.
+    """
+    from luring import bundle as bundle_room
+    from luring import data as data_room
+    from luring.audit.budget import BUDGETS
+    from luring.audit.run import audit as audit_
+
+    place, folder = place_of(device), writable(out)
+    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    images = data_room.load(data, seed=seed, label=label, image=image)
+    rows_ = audit_(loaded, bundle, images, folder, BUDGETS[budget], scale=budget, eps=eps, seed=seed, device=place)
+    show(rows_, folder)
+    if any(not check["passed"] for row in rows_ if row["kind"] == "sanity" for check in row["checks"]):
+        sys.exit(1)
