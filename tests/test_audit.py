@@ -20,9 +20,9 @@ from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence, Policy, diverg
 from luring.audit.run import Ladder, compared, drawn
 from luring.audit.suspicious import cuts
 from luring.audit.tries import Setting
-from luring.training import Schedule
 from luring.paper.experiments import EXPERIMENTS
 from luring.paper.reproduce import Run
+from luring.training import Schedule
 from luring.transfer import Clean
 
 torch.set_num_threads(1)
@@ -52,7 +52,9 @@ def network(digits):
         made = nn.Sequential(
             nn.Conv2d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(192, 10)
         )
-    training.classifier(made, digits.train, digits.validation, schedule=Schedule(250, lr=1e-2, validations=2), show=False)
+    training.classifier(
+        made, digits.train, digits.validation, schedule=Schedule(250, lr=1e-2, validations=2), show=False
+    )
     return made
 
 
@@ -366,7 +368,9 @@ def test_fresh_weights_are_other_weights(network):
 def test_thresholds_come_from_clean_images_alone(network, digits):
     """Of images that it has not seen the rival's policy rejects no more than chance allows beyond the wanted rate."""
     twin = fresh(network)
-    training.classifier(twin, digits.train, digits.validation, schedule=Schedule(150, lr=1e-2, validations=2), show=False)
+    training.classifier(
+        twin, digits.train, digits.validation, schedule=Schedule(150, lr=1e-2, validations=2), show=False
+    )
     found = calibrated(network, twin, ("kl", "confidence"), digits.train.images, digits.validation.images, 0.1)
     defence = Defence("twin", network, twin, twin, "the twin", found)
     for fates in defence.fates(digits.test.images, digits.test.labels).values():

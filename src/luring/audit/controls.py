@@ -15,9 +15,9 @@ from luring.audit.surrogates import Keep
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
-from luring.training import Schedule
 from luring.guard import Detector
 from luring.networks import compose
+from luring.training import Schedule
 
 LEARNED_FROM = 20_000
 """Training images whose answers a score is learned from, at most."""

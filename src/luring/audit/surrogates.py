@@ -10,8 +10,8 @@ from luring.attacks import ensemble
 from luring.audit.defence import Defence
 from luring.audit.tries import Setting, Try, named
 from luring.data import Dataset, Split
-from luring.training import Schedule
 from luring.networks import Shape, plain_target
+from luring.training import Schedule
 
 Keep = Callable[[str, Callable[[], nn.Module], Callable[[nn.Module, Path], None]], nn.Module]
 """Gives the network of a name: as an earlier run left it, or made and trained now."""
@@ -151,7 +151,9 @@ def _classifier(
     name: str,
     show: bool,
 ) -> None:
-    training.classifier(network, train, dataset.validation, schedule=schedule, seed=seed, state=state, name=name, show=show)
+    training.classifier(
+        network, train, dataset.validation, schedule=schedule, seed=seed, state=state, name=name, show=show
+    )
 
 
 def _slug(name: str) -> str:
