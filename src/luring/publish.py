@@ -53,7 +53,8 @@ def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None
         for name in (*(f"{part}.safetensors" for part in config["digests"]), "target.onnx", "config.json"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / name)
-    written = dict(bundles.load(out, **(_own(found) if own else {})).config)
+    target, lure = _own(found) if own else (None, None)
+    written = dict(bundles.load(out, target=target, lure=lure).config)
     (out / "README.md").write_text(card(written), encoding="utf-8")
     return written
 
@@ -189,9 +190,9 @@ def _stack(found: Bundle) -> nn.Module | None:
     return behind if behind is not found.target else None
 
 
-def _own(found: Bundle) -> dict[str, nn.Module]:
+def _own(found: Bundle) -> tuple[nn.Module, nn.Module]:
     """Networks to read the weights back into, where they are not Luring's own."""
-    return {"target": copy.deepcopy(found.target), "lure": copy.deepcopy(found.lure)}
+    return copy.deepcopy(found.target), copy.deepcopy(found.lure)
 
 
 def _plain(text: object) -> str:

@@ -94,7 +94,7 @@ def controls(
     def policies(answer: nn.Module, other: nn.Module, *names: str):
         return calibrated(answer, other, names, learned, held_out, fpr)
 
-    def fit_lure(method: fit.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
+    def fit_lure(method: training.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
         settings = bundle.config["settings"]
 
         def run(network: nn.Module, state: Path) -> None:
@@ -132,8 +132,7 @@ def controls(
         return run
 
     def hardened() -> nn.Module:
-        network = keep(ADVERSARIAL, lambda: fresh(target), lambda model, state: _harden(model, state))
-        return network
+        return keep(ADVERSARIAL, lambda: fresh(target), _harden)
 
     def _harden(network: nn.Module, state: Path) -> None:
         draws = torch.Generator(next(network.parameters()).device).manual_seed(seed)

@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from luring.decoded import PICTURES
 from luring.errors import InputError
 from luring.networks import Shape
+from luring.picture import PICTURES
 
 PIXELS = 50_000_000
 """Of a picture file at most: a small file may claim to be a large picture."""

@@ -332,7 +332,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Tanh": _each(torch.tanh),
         "ThresholdedRelu": lambda a, i: torch.where(i[0] > a.get("alpha", 1.0), i[0], 0.0),
         "Tile": lambda _, i: i[0].repeat(ints(i[1])),
-        "Transpose": lambda a, i: i[0].permute(a["perm"] if "perm" in a else list(range(i[0].ndim))[::-1]),
+        "Transpose": lambda a, i: i[0].permute(a.get("perm", list(range(i[0].ndim))[::-1])),
         "Unsqueeze": _unsqueeze,
         "Upsample": _resize,
         "Where": lambda _, i: torch.where(*map(tensor, i)),
