@@ -1,7 +1,7 @@
 """What serving costs: `python benchmarks/serve.py BUNDLE`, a calibrated one, on Linux.
 
 Each server in turn: the same network in a bare loop over batches before and after, 64 clients, four times as many, the server's memory, and ten
-thousand idle connections. Then the guard beside the bare target, turn by turn. One row each goes to OUT/rows.jsonl.
+thousand idle connections. Then the guard beside the bare target, turn by turn, and the exported files. One row each goes to OUT/rows.jsonl.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from luring import bundle, networks, rows
+from luring import bundle, data, export, networks, rows
 from luring.guard import Detector
 from luring.serve import decision, decoy
 
@@ -188,6 +189,40 @@ def cost(name: str, given: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def exported(form: str, given: argparse.Namespace) -> dict[str, object]:
+    """The row of the two files of a form: how large they are, and how near to the networks on the test images."""
+    loaded = bundle.load(given.bundle)
+    shape = tuple(loaded.config["shape"])
+    images = data.load(given.data).test.images
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder, f"{name}.{form}") for name in ("decoy", "decision")}
+        parity = {
+            "decoy": export.decoy(files["decoy"], loaded.decoy, shape, images),
+            "decision": export.decision(
+                files["decision"], Detector.load(given.bundle, loaded.target, loaded.decoy), shape, images
+            ),
+        }
+        found = {
+            name: {
+                "bytes": file.stat().st_size,
+                "largest_difference": parity[name].largest,
+                "labels_same": parity[name].labels,
+            }
+            for name, file in files.items()
+        }
+    settings = {"opset": export.OPSET} if form == "onnx" else {}
+    seconds = time.monotonic() - began
+    return {
+        "kind": "export",
+        "architecture": form,
+        "n": len(images),
+        "settings": settings,
+        **found,
+        "seconds": seconds,
+    }
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,6 +230,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.jsonl")
     parser.add_argument("--surfaces", nargs="*", default=["decoy", "decision"])
     parser.add_argument("--lures", nargs="*", default=["mnist", "sized"], help="whose guard is timed")
+    parser.add_argument("--data", help="images that the exported files are compared on: their test part")
+    parser.add_argument("--forms", nargs="*", default=["onnx", "pt2"], help="to export, where --data is given")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--images", type=int, default=16, help="in a request")
@@ -202,7 +239,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()
     name = json.loads((given.bundle / "config.json").read_text())["data"]["name"]
-    for measure, which in [(serving, one) for one in given.surfaces] + [(cost, one) for one in given.lures]:
+    wanted = [(serving, one) for one in given.surfaces] + [(cost, one) for one in given.lures]
+    wanted += [(exported, one) for one in given.forms if given.data]
+    for measure, which in wanted:
         before = os.getloadavg()[0]
         row = measure(which, given)
         shared = {"dataset": name, "scale": "benchmark", "seed": 0, "load_average_before": before}
