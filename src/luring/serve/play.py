@@ -255,10 +255,9 @@ def application(play: Playground, hosts: list[str]) -> "FastAPI":
         font=["system-ui", "Segoe UI", "Roboto", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
-    # White on the lighter blue would not be contrast enough.
-    theme = theme.set(
-        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_800"
-    )
+    # White on the lighter blue of the theme would not be contrast enough.
+    blue = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    theme = theme.set(**blue, **{f"{name}_dark": colour for name, colour in blue.items()})
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")
