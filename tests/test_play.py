@@ -257,7 +257,7 @@ def test_what_was_not_chosen_is_asked_for(loaded, fitted):
         (["BUNDLE", "--port", "70000"], "--port is 70000"),
         (["BUNDLE", "--data", "toy"], "toy has other images or classes"),
         (["BUNDLE", "--port", "TAKEN"], "cannot be listened on"),
-        (["BUNDLE", "--host", "256.0.0.1"], "cannot be listened on"),
+        (["BUNDLE", "--host", "203.0.113.1"], "cannot be listened on"),
     ],
 )
 def test_what_cannot_be_played_is_refused_in_a_sentence(arguments, words, fitted, monkeypatch, capsys):
@@ -308,7 +308,7 @@ def server(fitted, tmp_path_factory):
         yield SimpleNamespace(url=url, said=said, process=process)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
 
 
 def told(page):
@@ -445,7 +445,7 @@ def test_the_server_answers_to_its_own_name_only_and_asks_nobody(server):
             found = error.code
         assert found == status
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(20) in (0, 130)
+    assert server.process.wait(60) in (0, 130)
     lines = server.said.read_text().splitlines()
     assert [line for line in lines if "OUTSIDE" in line] == []
     assert server.url.strip("/") in lines[0]
