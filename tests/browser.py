@@ -32,8 +32,10 @@ def opened(browser, url, size, scheme="light"):
     width, height = SIZES[size]
     own = url.split("/")[2] if url.startswith("http") else "nowhere"
     asked, wrong = [], []
-    with browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
-        context.set_default_timeout(15_000)
+    with browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+    ) as context:
+        context.set_default_timeout(30_000)
 
         def look(route):
             there = route.request.url

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from PIL import Image
 
 import luring
 from browser import chromium, opened, sideways, violations  # noqa: F401
-from luring import bundle, guard, networks
+from luring import bundle, cli, guard, networks
 from luring.attacks import ATTACKS, preset
 from luring.attacks.watched import watching
 from luring.errors import InputError
@@ -248,6 +249,30 @@ def test_what_was_not_chosen_is_asked_for(loaded, fitted):
         from_canvas(None, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere is not a bundle"),
+        (["BUNDLE", "--eps", "2"], "--eps is 2"),
+        (["BUNDLE", "--port", "70000"], "--port is 70000"),
+        (["BUNDLE", "--data", "toy"], "toy has other images or classes"),
+        (["BUNDLE", "--port", "TAKEN"], "cannot be listened on"),
+        (["BUNDLE", "--host", "203.0.113.1"], "cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_in_a_sentence(arguments, words, fitted, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        known = {"BUNDLE": str(fitted), "TAKEN": str(taken.getsockname()[1])}
+        monkeypatch.setattr(sys, "argv", ["luring", "play", *(known.get(one, one) for one in arguments)])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
 WATCHED = """
 import sys
 def look(event, found):
@@ -283,7 +308,7 @@ def server(fitted, tmp_path_factory):
         yield SimpleNamespace(url=url, said=said, process=process)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
 
 
 def told(page):
@@ -383,6 +408,7 @@ def test_a_picture_file_and_other_attacks(chromium, server):  # noqa: F811
         page.get_by_text("it knows the decoy's labels").wait_for()
         page.get_by_role("button", name="Attack", exact=True).click()
         told(page).filter(has_not_text="Nothing is attacked").wait_for()
+        page.get_by_role("button", name="Stop").click()
         choose(page, "dim-imagenet")
         page.get_by_role("button", name="Attack", exact=True).click()
         page.locator("#said .refused").wait_for()
@@ -419,7 +445,7 @@ def test_the_server_answers_to_its_own_name_only_and_asks_nobody(server):
             found = error.code
         assert found == status
     server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(20) in (0, 130)
+    assert server.process.wait(60) in (0, 130)
     lines = server.said.read_text().splitlines()
     assert [line for line in lines if "OUTSIDE" in line] == []
     assert server.url.strip("/") in lines[0]

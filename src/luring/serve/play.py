@@ -27,6 +27,8 @@ from luring.serve.drawing import from_canvas, from_file
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+log = logging.getLogger("luring")
+
 TEST, DRAWN, FILE = "A test image", "Draw one", "A picture file"
 LOOKED_AT = 100
 """Test images at most among which the first is sought."""
@@ -255,10 +257,9 @@ def application(play: Playground, hosts: list[str]) -> "FastAPI":
         font=["system-ui", "Segoe UI", "Roboto", "Arial", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
-    # White on the lighter blue would not be contrast enough.
-    theme = theme.set(
-        button_primary_background_fill_hover="*primary_800", button_primary_background_fill_hover_dark="*primary_800"
-    )
+    # White on the lighter blue of the theme would not be contrast enough.
+    blue = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    theme = theme.set(**blue, **{f"{name}_dark": colour for name, colour in blue.items()})
     app = FastAPI(openapi_url=None)
 
     @app.middleware("http")
@@ -291,22 +292,19 @@ def serve(play: Playground, host: str, port: int) -> None:
     Raises:
         InputError: Gradio is missing, or the port cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="luring-play-") as uploads:
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"{host}:{port} cannot be listened on: give another --host or --port.") from error
+    with listening, tempfile.TemporaryDirectory(prefix="luring-play-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        hosts = [*LOOPBACK, "[::1]", host] if host in LOOPBACK else ["*"]
-        app = application(play, hosts)
+        app = application(play, [*LOOPBACK, "[::1]"] if host in LOOPBACK else ["*"])
         import uvicorn
 
-        try:
-            listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        except OSError as error:
-            raise InputError(f"{host}:{port} cannot be listened on: give another --host or --port.") from error
-        logging.getLogger("luring").info(
-            "the playground is at http://%s:%d; Ctrl-C ends it", host, listening.getsockname()[1]
-        )
-        uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, server_header=False)).run(
-            [listening]
-        )
+        where = f"[{host}]" if ":" in host else host
+        log.info("the playground is at http://%s:%d; Ctrl-C ends it", where, listening.getsockname()[1])
+        config = uvicorn.Config(app, log_level="critical", access_log=False, server_header=False)
+        uvicorn.Server(config).run([listening])
 
 
 def _text(name: str) -> str:
