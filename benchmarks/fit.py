@@ -41,9 +41,9 @@ def paper(name: str, shape: Shape) -> Pair:
 
 NETWORKS: Mapping[str, tuple[Callable[[], Pair], Shape, int]] = {
     "plain, lure auto": (lambda: sized("plain", (1, 8, 8)), (1, 8, 8), 100),
-    "mnist, lure auto": (lambda: sized("mnist", (1, 28, 28)), (1, 28, 28), 30),
+    "mnist, lure auto": (lambda: sized("mnist", (1, 28, 28)), (1, 28, 28), 20),
     "mnist, its lure": (lambda: paper("mnist", (1, 28, 28)), (1, 28, 28), 20),
-    "cifar10, lure auto": (lambda: sized("cifar10", (3, 32, 32)), (3, 32, 32), 10),
+    "cifar10, lure auto": (lambda: sized("cifar10", (3, 32, 32)), (3, 32, 32), 6),
 }
 """Lure and target, the images' shape, and steps a round; the first is so small that what surrounds the passes shows most."""
 
