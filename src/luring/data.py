@@ -233,7 +233,7 @@ def _digits() -> Decoded:
     return decoded.gather({"train": split}, tuple(map(str, range(10))))
 
 
-def hold_out(images: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+def hold_out(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Images for training, and a seeded 17 % of them for validation."""
     unknown = torch.full((len(images),), decoded.UNKNOWN)
     train, validation = _hold_out(Split(images, unknown), VALIDATION, seed)
