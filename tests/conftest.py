@@ -1,5 +1,6 @@
 """Shapes and types are checked at run time over the whole package, and small tensors run on one thread."""
 
+import importlib.util
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -38,3 +39,35 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector.infer_threshold(digits.validation.images, 0.1)
     detector.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """What timm imports. PyPI's wheel is built for CUDA; beside a CPU PyTorch its operators are missing, and without their names it is not imported."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        pytest.skip("torchvision is not installed")
+    for compiled in Path(found.origin).parent.glob("_C*.so"):
+        try:
+            torch.ops.load_library(compiled)
+        except OSError:
+            library = torch.library.Library("torchvision", "DEF")
+            for name in ("nms", "qnms"):
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            return library
+    return None
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    found = pytest.importorskip("timm", exc_type=ImportError)
+    assert torchvision is None or found
+    return found
+
+
+@pytest.fixture(scope="session")
+def transformers(torchvision):
+    assert torchvision is None or torchvision
+    found = pytest.importorskip("transformers", exc_type=ImportError)
+    found.logging.set_verbosity_error()
+    return found

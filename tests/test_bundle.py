@@ -157,3 +157,160 @@ def test_the_digest_is_of_the_weights_alone(made):
     with torch.no_grad():
         next(target.parameters()).view(-1)[0] += 1
     assert bundle.digest(target) != before
+
+
+# hostile and older bundles
+
+
+def first_format(folder, made):
+    """A bundle as Luring 0.1's first one wrote it."""
+    target, lure = made
+    folder.mkdir()
+    for name, network in (("target", target), ("lure", lure)):
+        save_file(dict(network.state_dict()), folder / f"{name}.safetensors")
+    digests = {"target": bundle.digest(target), "lure": bundle.digest(lure)}
+    (folder / "config.json").write_text(json.dumps({"format": 1, **CONFIG, "digests": digests}))
+    return folder
+
+
+@torch.no_grad()
+def test_a_bundle_of_the_first_format_loads(tmp_path, made):
+    found, x = bundle.load(first_format(tmp_path / "old", made)), torch.rand(3, *SHAPE)
+    assert torch.equal(found.decoy(x), made[0](made[1](x)))
+    assert found.scaling is None
+    weights = load_file(tmp_path / "old/target.safetensors")
+    next(iter(weights.values())).view(-1)[0] += 1e-3
+    save_file(weights, tmp_path / "old/target.safetensors")
+    refused(tmp_path / "old", "was changed")
+
+
+def resident():
+    """Bytes that this process has ever held at once."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def header(shape, dtype="F32", end=400):
+    said = json.dumps({"0.weight": {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}}).encode()
+    return len(said).to_bytes(8, "little") + said + bytes(end)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header([2**40, 2**20]),
+        header([100], end=400)[:-100],
+        header([100], dtype="F128"),
+        (2**62).to_bytes(8, "little") + b"{}",
+        (8).to_bytes(8, "little") + b"[[[[[[[[",
+        b"\x80\x04cos\nsystem\n.",
+    ],
+)
+def test_weights_that_lie_about_themselves_are_refused_in_no_memory(folder, content):
+    (folder / "lure.safetensors").write_bytes(content)
+    before = resident()
+    refused(folder, "does not hold the weights")
+    assert resident() - before < 2**26
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"shape": [1, 10**6, 10**6]},
+        {"shape": [1, 8000, 8000]},
+        {"shape": [10**9, 8, 8]},
+        {"shape": [1, -8, 8]},
+        {"shape": [1, 8]},
+        {"lure": "plain-9999"},
+        {"lure": "auto"},
+        {"lure": "../../etc/passwd"},
+        {"target": "../../etc/passwd"},
+        {"target": "mnist"},
+        {"target": "hf:evil/model"},
+        {"found": {"kind": "factory", "stored": True, "preprocessing": None}},
+        {"found": {"kind": "exported", "stored": True, "preprocessing": None}},
+        {"found": {"kind": "onnx", "stored": True, "preprocessing": None}},
+        {"found": {"kind": "evil", "stored": True, "preprocessing": None}},
+        {"found": {"kind": "luring", "stored": True, "preprocessing": {"mean": [0]}}},
+        {
+            "found": {
+                "kind": "timm",
+                "stored": True,
+                "preprocessing": None,
+                "network": {"model": "local-dir:/etc", "arguments": {}},
+            }
+        },
+        {"found": [1]},
+        {"scaling": {"height": 10**9, "width": 8, "share": 1, "squash": False, "method": "bilinear"}},
+        {"scaling": {"height": 8, "width": 8, "share": 1, "squash": False, "method": "evil"}},
+        {"digests": {"target": "../../etc/passwd", "lure": 3}},
+        {"digests": 3},
+        {"classes": 10**9},
+        {"format": 1.5},
+    ],
+)
+def test_a_config_that_was_tampered_with_is_refused_in_no_memory(folder, fields):
+    change(folder, **fields)
+    before = resident()
+    if fields == {"format": 1.5}:
+        assert bundle.load(folder).config["format"] == 1.5
+    else:
+        with pytest.raises(InputError) as caught:
+            bundle.load(folder)
+        assert "\n" not in str(caught.value)
+    assert resident() - before < 2**28
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"format": 1e999}', " " * (bundle.LONGEST + 1)])
+def test_a_config_that_is_deep_or_endless_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    refused(folder, "damaged|longer than|newer Luring")
+
+
+@pytest.mark.parametrize(
+    ("change_it", "match"),
+    [
+        (lambda t: t.fill_(float("nan")), "not finite"),
+        (lambda t: t.fill_(float("inf")), "not finite"),
+        (lambda t: t.double(), "does not hold the weights"),
+        (lambda t: t.half(), "does not hold the weights"),
+        (lambda t: t.to(torch.int32), "does not hold the weights"),
+        (lambda t: t.reshape(1, *t.shape), "does not hold the weights"),
+    ],
+)
+def test_wrong_values_types_and_shapes_are_refused(folder, change_it, match):
+    weights = load_file(folder / "lure.safetensors")
+    name = next(iter(weights))
+    weights[name] = change_it(weights[name].clone()).contiguous()
+    save_file(weights, folder / "lure.safetensors")
+    refused(folder, match)
+
+
+def test_a_device_or_a_folder_in_place_of_weights_is_refused(folder):
+    file = folder / "lure.safetensors"
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    refused(folder, "does not hold the weights")
+    file.unlink()
+    file.mkdir()
+    refused(folder, "does not hold the weights")
+
+
+def test_a_bundle_on_the_hub_is_fetched_without_code(folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot(repo, *, allow_patterns):
+        asked[repo] = allow_patterns
+        if repo == "somebody/else":
+            raise OSError("404")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    assert bundle.load("somebody/bundle").config["seed"] == 4
+    assert not [pattern for pattern in asked["somebody/bundle"] if pattern.endswith((".py", ".pt", ".bin", "*"))]
+    with pytest.raises(InputError, match="the hub gives no bundle of that name"):
+        bundle.load("somebody/else")

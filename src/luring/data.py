@@ -265,7 +265,7 @@ def _parted(source: Decoded, seed: int, cache: Path) -> tuple[Split, Split, Spli
     return train, validation, test
 
 
-def hold_out(images: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+def hold_out(images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Images for training, and a seeded 17 % of them for validation."""
     unknown = torch.full((len(images),), decoded.UNKNOWN)
     train, validation = _hold_out(Split(images, unknown), VALIDATION, seed)

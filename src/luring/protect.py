@@ -155,7 +155,7 @@ class Guard:
             InputError: as `luring.load`; or a damaged guard.
         """
         loaded = bundle.load(folder, target=target, weights=weights)
-        found = cls(loaded.target, loaded.lure)
+        found = cls(Target(loaded.target, "luring", str(loaded.config["target"])), loaded.lure)
         found.decoy = loaded.decoy
         calibrated = (Path(folder) / "guard.json").is_file()
         found.detector = (

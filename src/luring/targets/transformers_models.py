@@ -109,9 +109,9 @@ def _plain(said: Any) -> dict[str, Any]:
     """A config's own numbers: without what names code, kernels or other models to be fetched."""
     names = ("auto_map", "quantization_config", "attn_implementation", "backbone", "backbone_config", "backbone_kwargs")
     return {
-        key: _plain(value) if isinstance(value, dict) else value
+        str(key): _plain(value) if isinstance(value, dict) else value
         for key, value in dict(said).items()
-        if not key.startswith("_") and key not in names
+        if not str(key).startswith("_") and key not in names
     }
 
 
