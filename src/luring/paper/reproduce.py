@@ -53,10 +53,11 @@ def reproduce(
         "base", lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes)), dataset
     )
     decoys: dict[str, nn.Module] = {"base": target}
-    for name in experiment.lures:
+    # Luring first: its bundle can be used while the others are fitted.
+    for name in sorted(experiment.lures, key=lambda name: name != "luring"):
         decoys[name] = run.decoy(name, target, dataset)
-    if given is None:
-        run.bundled(target, decoys["luring"], dataset)
+        if name == "luring" and given is None:
+            run.bundled(target, decoys[name], dataset)
     for name, decoy in decoys.items():
         run.accuracy(name, target, decoy, dataset)
     weights = run.weights
