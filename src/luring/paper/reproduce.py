@@ -78,6 +78,8 @@ def reproduce(
         decoys[name] = decoy = run.decoy(name, target, dataset)
         run.accuracy(name, target, decoy, dataset)
         right = (answers.labels(decoy, clean.images).cpu() == clean.labels).nonzero().squeeze(1)
+        if not len(right):
+            continue  # nothing to attack; its line of Table 1 says why
         own = Clean(clean.images[right], clean.labels[right], clean.index[right])
         run.table(experiment.attacks, [name], target, decoys, own)
         if experiment.opposite:
