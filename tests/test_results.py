@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luring import rows
+from luring import bundle, data, publish, rows
 from luring.paper import tables
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -96,3 +96,31 @@ def test_pages_stand_beside_their_rows():
         page = (file.parent / "report.html").read_text()
         assert len(tables.sections(rows.read(file))) == 1
         assert "Luring" in page
+
+
+BUNDLES = sorted(file.parent for file in (RESULTS / "bundles").glob("*/config.json"))
+
+
+def test_the_bundles_are_small():
+    sizes = {folder.name: sum(file.stat().st_size for file in folder.iterdir()) for folder in BUNDLES}
+    assert "digits" in sizes
+    assert max(sizes.values()) < 4e6, sizes
+    assert sum(sizes.values()) < 25e6
+
+
+@pytest.mark.parametrize("folder", BUNDLES, ids=lambda folder: folder.name)
+def test_a_bundle_is_whole_and_its_card_is_drawn_from_it(folder):
+    found = bundle.load(folder)
+    assert found.config["method"] == "luring"
+    assert not str(found.config["commit"]).endswith("dirty")
+    assert (folder / "README.md").read_text(encoding="utf-8") == publish.card(found.config)
+
+
+def test_the_digits_bundle_does_what_it_says():
+    found, digits = bundle.load(RESULTS / "bundles/digits"), data.load("digits", progress=False)
+    assert found.config["data"]["digest"] == digits.digest
+    names = str(found.config["target"]), str(found.config["lure"])
+    parts = found.target, found.lure, found.decoy
+    again = bundle.describe(digits, *parts, names=names, method="luring", settings={})["metrics"]
+    for name, value in found.config["metrics"].items():
+        assert again[name] == pytest.approx(value, abs=0.004), name  # one image of 270

@@ -81,7 +81,7 @@ def card(config: Mapping[str, Any]) -> str:
     """The model card, from a bundle's `config` alone."""
     measured, costs, digests = config["metrics"], config["multiply_adds"], config["digests"]
     known = KNOWN.get(config["data"]["name"])
-    height, width = config["shape"][1:]
+    channels, height, width = config["shape"]
     lines = [
         "---",
         "library_name: luring",
@@ -105,7 +105,7 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| images | {config['shape'][0]} channels of {height} by {width}, values in [0, 1] |",
+        f"| images | {height} by {width}, {'grey' if channels == 1 else f'{channels} channels'}, values in [0, 1] |",
         f"| classes | {', '.join(map(_plain, config['classes']))} |",
         f"| target M | {_plain(config['target'])}, {costs['target']:,} multiply-adds an image |",
         f"| lure P | {_plain(config['lure'])}, {costs['lure']:,} multiply-adds an image |",

@@ -53,10 +53,11 @@ def reproduce(
         "base", lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes)), dataset
     )
     decoys: dict[str, nn.Module] = {"base": target}
-    for name in experiment.lures:
+    # Luring first: its bundle can be used while the others are fitted.
+    for name in sorted(experiment.lures, key=lambda name: name != "luring"):
         decoys[name] = run.decoy(name, target, dataset)
-    if given is None:
-        run.bundled(target, decoys["luring"], dataset)
+        if name == "luring" and given is None:
+            run.bundled(target, decoys[name], dataset)
     for name, decoy in decoys.items():
         run.accuracy(name, target, decoy, dataset)
     weights = run.weights
@@ -77,6 +78,8 @@ def reproduce(
         decoys[name] = decoy = run.decoy(name, target, dataset)
         run.accuracy(name, target, decoy, dataset)
         right = (answers.labels(decoy, clean.images).cpu() == clean.labels).nonzero().squeeze(1)
+        if not len(right):
+            continue  # nothing to attack; its line of Table 1 says why
         own = Clean(clean.images[right], clean.labels[right], clean.index[right])
         run.table(experiment.attacks, [name], target, decoys, own)
         if experiment.opposite:
