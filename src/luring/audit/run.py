@@ -3,7 +3,7 @@
 import base64
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,7 @@ class Ladder:
     run: Run
     setting: Setting
     dataset: Dataset
-    made: dict[str, Crafted] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        """Begin with no examples."""
-        if self.made is None:
-            object.__setattr__(self, "made", {})
+    made: dict[str, Crafted] = field(default_factory=dict[str, Crafted])
 
     @property
     def few(self) -> Setting:
