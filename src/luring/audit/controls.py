@@ -1,10 +1,10 @@
 """The rivals that the audited guard is measured beside, each with its thresholds fixed on clean images before any attack."""
 
+import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from luring import training
@@ -57,8 +57,6 @@ def rate(folder: Path) -> float:
     """The false-alarm rate that the bundle's guard was calibrated to."""
     if not (folder / "guard.json").exists():
         return FPR
-    import json
-
     return float(json.loads((folder / "guard.json").read_text()).get("fpr") or FPR)
 
 
@@ -132,18 +130,18 @@ def controls(
         return run
 
     def hardened() -> nn.Module:
-        return keep(ADVERSARIAL, lambda: fresh(target), _harden)
+        return keep(ADVERSARIAL, lambda: fresh(target), harden)
 
-    def _harden(network: nn.Module, state: Path) -> None:
-        draws = torch.Generator(next(network.parameters()).device).manual_seed(seed)
-
+    def harden(network: nn.Module, state: Path) -> None:
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
-            step = 2.5 * eps / PGD_STEPS
-            return pgd(network, images, labels, eps=eps, step=step, steps=PGD_STEPS, generator=draws)
+            # Random starts come from the run's own randomness, which a saved state holds.
+            return pgd(network, images, labels, eps=eps, step=2.5 * eps / PGD_STEPS, steps=PGD_STEPS)
 
         fit_classifier(ADVERSARIAL, budget.adversarial, perturb=perturb)(network, state)
 
     for name in budget.controls:
+        if name == bundle.config["method"]:
+            continue  # it is what is audited
         if name == BASE:
             yield Defence(BASE, target, None, target, "M", policies(target, target, "target", "confidence"))
         elif name == TWIN:

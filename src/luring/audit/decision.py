@@ -9,7 +9,6 @@ from luring import answers
 from luring.attacks import hop_skip_jump, square
 from luring.audit.defence import KEPT, Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try
-from luring.errors import InputError
 
 REFUSED = -0.5
 """What Square takes a refusal for, between a right answer, -1, and a wrong one that is let out, 1: something has moved."""
@@ -86,14 +85,14 @@ def decided(defence: Defence, policy: Policy, label: int) -> Callable[[Tensor], 
     return shown
 
 
-def _starts(x: Tensor, label: int, own: tuple[Tensor, Tensor], defence: Defence, policy: Policy) -> Tensor:
-    """For each image the nearest of the adversary's own (l∞, then l2) of another class that is answered as such and let out."""
+def _starts(x: Tensor, label: int, own: tuple[Tensor, Tensor], defence: Defence, policy: Policy) -> Tensor | None:
+    """For each image the nearest (l2) of the adversary's own of another class for which another is let out; None, for noise, where none is."""
     images, labels = own
     held = answers.prepare(images, defence.answer)
     m, other = defence.logits(held)
     passed = (m.argmax(1) != label) & (policy.suspicion(m, other) <= policy.threshold)
     usable = held[passed & (labels.to(m.device) != label)]
     if not len(usable):
-        raise InputError("no image of another class is let out to begin a search at: look at the guard's false alarms.")
+        return None
     distance = torch.cdist(x.flatten(1), usable.flatten(1))
     return usable[distance.argmin(1)]
