@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from luring.fit import Schedule
+from luring.training import Schedule
 
-from luring import bundle, cli, data, fit, networks, rows
+from luring import bundle, cli, data, networks, rows, training
 from luring.audit import page, printed, tables, words
 from luring.audit.budget import BUDGETS
 from luring.audit.decision import search
@@ -50,8 +50,8 @@ def fitted(tmp_path_factory):
         torch.manual_seed(0)
         target = networks.make_target("plain", digits.shape, 10)
         lure, name = networks.make_lure("plain-4", target, digits.shape)
-    fit.classifier(target, digits.train, digits.validation, schedule=Schedule(120, lr=5e-3, validations=2), show=False)
-    fit.lure(
+    training.classifier(target, digits.train, digits.validation, schedule=Schedule(120, lr=5e-3, validations=2), show=False)
+    training.lure(
         lure,
         target,
         digits.train.images,

@@ -95,6 +95,11 @@ def _squeeze(a: Attributes, i: list[Any]) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
+def _transpose(a: Mapping[str, Any], i: list[Any]) -> Tensor:
+    x = tensor(i[0])
+    return x.permute(a.get("perm", list(range(x.ndim))[::-1]))
+
+
 def _unsqueeze(a: Attributes, i: list[Any]) -> Tensor:
     x, axes = tensor(i[0]), _axes(a, i) or []
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
@@ -332,7 +337,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Tanh": _each(torch.tanh),
         "ThresholdedRelu": lambda a, i: torch.where(i[0] > a.get("alpha", 1.0), i[0], 0.0),
         "Tile": lambda _, i: i[0].repeat(ints(i[1])),
-        "Transpose": lambda a, i: i[0].permute(a.get("perm", list(range(i[0].ndim))[::-1])),
+        "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
         "Upsample": _resize,
         "Where": lambda _, i: torch.where(*map(tensor, i)),
