@@ -147,7 +147,7 @@ def _short(steps: int, *, lr: float = 3e-3, batch: int = 128, beta2: float = 0.9
 
 
 FAST = Schedule(1500, lr=3e-3)
-COLOUR = _short(1200, lr=5e-3, beta2=0.99)
+COLOUR = _short(4000, lr=5e-3, beta2=0.99)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -258,10 +258,10 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=_short(1400, validations=7),
             lures=MappingProxyType(
                 {
-                    "luring": Lure(COLOUR, lam=0.3),
+                    "luring": Lure(COLOUR, lam=0.5),
                     "c_e": Lure(COLOUR),
-                    "stack": Lure(_short(1000)),
-                    "auto": Lure(_short(500)),
+                    "stack": Lure(_short(3000)),
+                    "auto": Lure(_short(1000)),
                 }
             ),
             apart=MappingProxyType({"luring_alt": Lure(COLOUR)}),
@@ -307,11 +307,11 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lures=MappingProxyType(
                 {
                     "stack": Lure(_short(3000)),
-                    "c_e": Lure(_short(1500, lr=5e-3, beta2=0.99)),
-                    "luring": Lure(_short(1500, lr=5e-3, beta2=0.99), lam=0.15),
+                    "c_e": Lure(_short(3000, lr=5e-3, beta2=0.99)),
+                    "luring": Lure(_short(3000, lr=5e-3, beta2=0.99), lam=0.15),
                 }
             ),
-            apart=MappingProxyType({"luring_alt": Lure(_short(1500, lr=5e-3, beta2=0.99))}),
+            apart=MappingProxyType({"luring_alt": Lure(_short(3000, lr=5e-3, beta2=0.99))}),
             attacks=_colour_attacks(24, 0.01, (0.3, 0.6, 1.0), (1, 3, 5), 0.6),
             extras=_further(16, 0.01, samples=5, budget=1000, turned=True),
             eps=(0.02, 0.03, 0.04),
