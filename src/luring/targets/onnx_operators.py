@@ -335,7 +335,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Transpose": lambda a, i: i[0].permute(a["perm"] if "perm" in a else list(range(i[0].ndim))[::-1]),
         "Unsqueeze": _unsqueeze,
         "Upsample": _resize,
-        "Where": lambda _, i: torch.where(*map(tensor, i)),
+        "Where": _each(torch.where),
     }
 )
 """What an ONNX file may hold to become a target. Quantised, sequence, control-flow and detection operators are not among them."""
