@@ -40,12 +40,12 @@ def prepare(work: Path) -> None:
     import shop  # pyright: ignore[reportMissingImports]
 
     fashion = data.load("fashion_mnist")
-    if not (work / "pictures/done").exists():
+    if not (work / "pictures.done").exists():
         for part, images in (("train", fashion.train.images[:30000]), ("test", fashion.test.images)):
-            (work / "pictures" / part).mkdir(parents=True, exist_ok=True)
+            (work / "pictures").mkdir(parents=True, exist_ok=True)
             for number, image in enumerate(images):
-                Image.fromarray(image[0].numpy()).save(work / "pictures" / part / f"{number:05}.png")
-        (work / "pictures/done").touch()
+                Image.fromarray(image[0].numpy()).save(work / "pictures" / f"{part}-{number:05}.png")
+        (work / "pictures.done").touch()
     if not (work / "shop.safetensors").exists():
         torch.manual_seed(0)
         network = shop.classifier()

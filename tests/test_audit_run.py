@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from luring.training import Schedule
 
 from luring import bundle, cli, data, networks, rows, training
 from luring.audit import page, printed, tables, words
@@ -18,6 +17,7 @@ from luring.audit.defence import FOOLED, KEPT
 from luring.audit.run import Ladder, audit, drawn
 from luring.audit.tries import Setting
 from luring.errors import InputError
+from luring.training import Schedule
 
 torch.set_num_threads(1)
 
@@ -50,7 +50,9 @@ def fitted(tmp_path_factory):
         torch.manual_seed(0)
         target = networks.make_target("plain", digits.shape, 10)
         lure, name = networks.make_lure("plain-4", target, digits.shape)
-    training.classifier(target, digits.train, digits.validation, schedule=Schedule(120, lr=5e-3, validations=2), show=False)
+    training.classifier(
+        target, digits.train, digits.validation, schedule=Schedule(120, lr=5e-3, validations=2), show=False
+    )
     training.lure(
         lure,
         target,

@@ -104,7 +104,7 @@ def _wrong(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def _one(output: Any) -> Tensor:
-    found: Tensor = output[0] if isinstance(output, tuple | list) and len(output) == 1 else output  # pyright: ignore[reportUnknownVariableType, reportAssignmentType]
+    found: Any = output[0] if isinstance(output, tuple | list) and len(output) == 1 else output  # pyright: ignore[reportUnknownVariableType]
     return found
 
 

@@ -95,7 +95,7 @@ def _squeeze(a: Attributes, i: list[Any]) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
-def _transpose(a: Mapping[str, Any], i: list[Any]) -> Tensor:
+def _transpose(a: Attributes, i: list[Any]) -> Tensor:
     x = tensor(i[0])
     return x.permute(a.get("perm", list(range(x.ndim))[::-1]))
 
@@ -340,7 +340,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
         "Upsample": _resize,
-        "Where": lambda _, i: torch.where(*map(tensor, i)),
+        "Where": _each(torch.where),
     }
 )
 """What an ONNX file may hold to become a target. Quantised, sequence, control-flow and detection operators are not among them."""
