@@ -103,20 +103,20 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=int(2 * settings.seconds) + 1,
         timeout_worker_healthcheck=30,
     )
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=config.backlog)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"{settings.host}:{settings.port} cannot be listened on ({reason}): give another --host or --port."
+        ) from error
+    listening.set_inheritable(True)
+    # Who does not read an answer is let go, by the system.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * IDLE)
     with tempfile.TemporaryDirectory(prefix="luring-", dir=_memory()) as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        try:
-            family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-            listening = socket.create_server((settings.host, settings.port), family=family, backlog=config.backlog)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(
-                f"{settings.host}:{settings.port} cannot be listened on ({reason}): give another --host or --port."
-            ) from error
-        listening.set_inheritable(True)
-        # Who does not read an answer is let go, by the system.
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * IDLE)
         supervisor = Multiprocess(config, sockets=[listening])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
