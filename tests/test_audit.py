@@ -232,7 +232,7 @@ def test_the_joint_attack_on_two_linear_models_reaches_the_optimum():
     clear = reachable.abs() > 0.05
     assert 0.2 < (reachable[clear] > 0).double().mean() < 0.8
     assert not (fooled & (reachable < -1e-4)).any()
-    assert (fooled[clear] == (reachable > 0)[clear]).double().mean() >= 0.99
+    assert (fooled[clear] == (reachable > 0)[clear]).double().mean() >= 0.98
 
 
 class TestJoint:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from luring import rows
+from luring.audit import printed as audited
 from luring.paper import printed
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,12 @@ def test_ci_runs_the_second_command():
 def test_the_table_is_drawn_from_the_stored_rows():
     shown = README.split("<!-- demo -->\n")[1].split("<!-- /demo -->")[0]
     assert shown.strip() == printed.markdown(rows.read(ROOT / "results/digits/rows.jsonl")).strip()
+
+
+def test_the_audits_tables_are_drawn_from_the_stored_rows():
+    for folder, text in (("mnist-audit", README), ("digits-audit", (ROOT / "docs/audit.md").read_text())):
+        shown = text.split("<!-- audit -->\n")[1].split("<!-- /audit -->")[0]
+        assert shown.strip() == audited.markdown(rows.read(ROOT / f"results/{folder}/rows.jsonl")).strip()
 
 
 def test_the_benchmarks_table_is_drawn_from_the_stored_rows():

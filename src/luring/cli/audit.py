@@ -34,7 +34,7 @@ def audit(
         bundle: folder that 'luring fit' wrote.
         data: the images it was fitted to; as for 'luring fit'.
         out: folder for rows.jsonl, report.html and the rivals' networks; a second run with the same folder goes on where the first stopped.
-        budget: quick: minutes, few images, two rivals; full: an hour, all of them.
+        budget: quick: few images, two rivals (MNIST took half an hour on one busy core); full: more of everything and all rivals, hours.
         eps: radius of the l-infinity ball, images in [0, 1].
         target: module:function of the bundle's target, where it is not Luring's own.
         lure: module:function of the bundle's lure, likewise.
@@ -44,13 +44,12 @@ def audit(
         device: where to compute.
     """
     from luring import bundle as bundle_room
-    from luring import data as data_room
     from luring.audit.budget import BUDGETS
     from luring.audit.run import audit as audit_
 
     place, folder = place_of(device), writable(out)
     loaded = bundle_room.load(bundle, target=target, lure=lure)
-    images = data_room.load(data, seed=seed, label=label, image=image)
+    images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     rows_ = audit_(loaded, bundle, images, folder, BUDGETS[budget], scale=budget, eps=eps, seed=seed, device=place)
     show(rows_, folder)
     if any(not check["passed"] for row in rows_ if row["kind"] == "sanity" for check in row["checks"]):
