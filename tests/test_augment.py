@@ -77,8 +77,8 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
         return made.state_dict()
 
     whole = train(network(), tmp_path / "whole")
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    draws, seen = fit.moved, 0
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    draws, seen = training.moved, 0
 
     def stop(images, how):
         nonlocal seen
@@ -87,7 +87,7 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draws(images, how)
 
-    monkeypatch.setattr(fit, "moved", stop)
+    monkeypatch.setattr(training, "moved", stop)
     with pytest.raises(KeyboardInterrupt):
         train(network(), tmp_path / "stopped")
     parts = train(network(), tmp_path / "stopped")

@@ -46,7 +46,7 @@ def fitted(tmp_path_factory):
     torch.manual_seed(0)
     target = networks.make_target("plain", SHAPE, 10)
     luring.training.classifier(target, DIGITS.train, DIGITS.validation, schedule=Schedule(120, lr=3e-3))
-    lure, name = networks.make_lure("sized", target, SHAPE)
+    lure, name = networks.make_lure("plain-16", target, SHAPE)
     images = DIGITS.train.images, DIGITS.validation.images
     luring.training.lure(lure, target, *images, lam=0.3, gap_max=15.0, schedule=Schedule(150, lr=3e-3))
     decoy = networks.compose(lure, target)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from luring.decoded import fitting_picture
 from luring.errors import InputError
+from luring.picture import fitting_picture
 from luring.serve import pictures
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)

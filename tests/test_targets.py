@@ -135,9 +135,10 @@ def test_a_normalisation_that_is_none_is_refused(given):
 
 
 def test_a_wrong_normalisation_is_noticed_and_the_right_one_named():
+    torch.manual_seed(0)
     part = bright(4, (3, 8, 8))
     mean, std = COMMON["ImageNet's"]
-    right = Target(trained(Preprocessed(small(4, 3), Preprocessing(None, 3, mean, std)), part, 60), "factory", "a:b")
+    right = Target(trained(Preprocessed(small(4, 3), Preprocessing(None, 3, mean, std)), part, 200), "factory", "a:b")
     assert targets.examine(right, part.images, part.labels).accuracy > 0.9
     for wrong in (
         right.seeing(Preprocessing(None, 3, (0.0,), (1 / 255,))),

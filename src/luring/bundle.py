@@ -353,7 +353,8 @@ def _check_size(network: nn.Module, path: Path) -> None:
     """Refuse weights before memory is taken for them or for the network."""
     state = network.state_dict()
     needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    if not path.is_file() or not needed <= path.stat().st_size <= needed + SPARE + 1000 * len(state):
+    least = sum(tensor.numel() * min(tensor.element_size(), 2) for tensor in state.values())  # in float16
+    if not path.is_file() or not least <= path.stat().st_size <= needed + SPARE + 1000 * len(state):
         reason = "is missing" if not path.is_file() else f"is {path.stat().st_size:,} bytes long, not about {needed:,}"
         raise InputError(f"{path} does not hold the weights of its network (it {reason}): fit the bundle again.")
 
