@@ -206,7 +206,7 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             ),
             attacks=_mnist_attacks(100),
             eps=(0.3, 0.4, 0.5),
-            # Fewer and longer steps, the stronger attack of the three; and the paper's own setting.
+            # Fewer and longer steps; and the paper's own setting.
             converged=MappingProxyType({32: 1 / 32, 1000: 0.01}),
             apart=MappingProxyType({"luring_alt": Lure(Schedule(8000, lr=1e-2, beta2=0.99))}),
             extras=_further(32, 1 / 32, samples=10, budget=2000, turned=False),
