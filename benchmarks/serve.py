@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.jsonl")
     parser.add_argument("--surfaces", nargs="*", default=["decoy", "decision"])
-    parser.add_argument("--lures", nargs="*", default=["mnist", "sized"], help="whose guard is timed")
+    parser.add_argument("--lures", nargs="*", default=["mnist", "auto"], help="whose guard is timed")
     parser.add_argument("--data", help="images that the exported files are compared on: their test part")
     parser.add_argument("--forms", nargs="*", default=["onnx", "pt2"], help="to export, where --data is given")
     parser.add_argument("--seconds", type=float, default=60)
