@@ -418,7 +418,12 @@ SPEAKING = "import sys; from luring import cli, progress; progress.LINE_EVERY = 
 
 def test_sigterm_exits_for_the_scheduler_and_the_same_command_ends_with_the_same_weights(tmp_path, monkeypatch, capsys):
     run = subprocess.Popen(
-        [sys.executable, "-c", SPEAKING, *FITS], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SPEAKING, *FITS],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as the tests' own process
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         for line in run.stderr:

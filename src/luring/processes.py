@@ -1,7 +1,9 @@
 """The processes of a run: one, or several that `accelerate launch` or `torchrun` started on one machine or many."""
 
+import atexit
 import os
 import re
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +101,15 @@ class Processes:
             if self.count == 1 or not BROKEN.search(str(error)):
                 raise
             reason = str(error).strip().splitlines()[0]
+            atexit.register(_leave)
             raise Stopped(f"another process of this run was lost ({reason}). {saved}", LOST) from error
+
+
+def _leave() -> None:
+    """End at once: where a neighbour is gone, the exchange's own threads may abort an orderly end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(LOST)
 
 
 @cache

@@ -198,6 +198,8 @@ def _denied(rows: Sequence[Row], guard: Guarded) -> str:
 def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
     """Whether the figures may be believed."""
     failed = [check for check in checks if not check["passed"]]
+    if not checks:
+        return "The audit was not checked: these rows hold no sanity checks."
     if not failed:
         return f"All {len(checks)} sanity checks passed."
     return (
