@@ -35,7 +35,7 @@ def opened(browser, url, size, scheme="light"):
     with browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
     ) as context:
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)
 
         def look(route):
             there = route.request.url
