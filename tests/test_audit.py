@@ -15,7 +15,7 @@ from luring.attacks.objectives import margin
 from luring.audit import denial, knowing, sanity, tables
 from luring.audit.budget import BUDGETS
 from luring.audit.controls import calibrated, fresh
-from luring.audit.decision import decided
+from luring.audit.decision import passing, shown
 from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence, Policy, divergence
 from luring.audit.run import Ladder, compared, drawn
 from luring.audit.suspicious import cuts
@@ -260,17 +260,13 @@ class TestJoint:
             def logits(self, images):  # noqa: ARG002
                 return logits[:, :4], logits[:, 4:]
 
-        nothing = nn.Identity()
-        shown = decided(Given("g", nothing, None, nothing, "M", {}), policy, 2)(torch.zeros(8, 1, 1, 1))
+        nothing, images = nn.Identity(), torch.zeros(8, 1, 1, 1)
+        defence = Given("g", nothing, None, nothing, "M", {})
         y = torch.full((8,), 2)
         fates = policy.fates(logits[:, :4], logits[:, 4:], y)
-        found = margin(shown, y)
-        assert torch.equal(found > 0, fates == FOOLED)
-        assert (
-            found[fates == KEPT] < found[fates == DETECTED].amin()
-            if (fates == DETECTED).any()
-            else found[fates == KEPT] < 0
-        ).all()
+        told = torch.tensor([-1.0, 0.0, 1.0])[fates]  # kept, detected, fooled
+        assert torch.equal(margin(shown(defence, policy)(images), y), told)
+        assert torch.equal(passing(defence, policy, 2)(images) != y, fates == FOOLED)
 
 
 class TestSanity:

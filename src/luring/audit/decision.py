@@ -1,17 +1,16 @@
 """Rung 6: an adversary who sees the decision, the label that is let out or the refusal, and searches by that alone."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from luring import answers
 from luring.attacks import hop_skip_jump, square
-from luring.audit.defence import KEPT, Defence, Policy
+from luring.audit.defence import Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try
-
-REFUSED = -0.5
-"""What Square takes a refusal for, between a right answer, -1, and a wrong one that is let out, 1: something has moved."""
 
 
 def searches(defence: Defence, own: tuple[Tensor, Tensor], setting: Setting) -> Iterator[Try]:
@@ -44,54 +43,60 @@ def search(
     }
 
     def made() -> Crafted:
+        device = next(defence.answer.parameters()).device
+        asked: dict[str, Any] = {
+            "eps": setting.eps,
+            "budget": setting.budget.queries,
+            "generator": torch.Generator(device).manual_seed(setting.seed),
+        }
+        if attack == "square":
+            x, y = answers.prepare(clean.images, defence.answer), clean.labels.to(device)
+            found = square(shown(defence, policy), x, y, **asked)
+            return Crafted(found.images.cpu(), clean, found.fooled.cpu(), found.queries.cpu())
         images, fooled = clean.images.clone(), torch.zeros(len(clean.labels), dtype=torch.bool)
         queries = torch.zeros(len(clean.labels), dtype=torch.int64)
-        generator = torch.Generator(next(defence.answer.parameters()).device).manual_seed(setting.seed)
-        # What a refusal means depends on the true class: an attack for the images of each.
+        # A label alone cannot say 'refused' without the true class: a walk for the images of each.
         for label in clean.labels.unique().tolist():
             which = clean.labels == label
             x = answers.prepare(clean.images[which], defence.answer)
-            y = torch.full((len(x),), label, device=x.device)
-            shown = decided(defence, policy, label)
-            if attack == "square":
-                found = square(shown, x, y, eps=setting.eps, budget=setting.budget.queries, generator=generator)
-            else:
-                start = _starts(x, label, own, defence, policy)
-                found = hop_skip_jump(
-                    shown, x, y, eps=setting.eps, budget=setting.budget.queries, start=start, generator=generator
-                )
+            start = _starts(x, label, own, defence, policy)
+            y = torch.full((len(x),), label, device=device)
+            found = hop_skip_jump(passing(defence, policy, label), x, y, start=start, **asked)
             images[which], fooled[which], queries[which] = found.images.cpu(), found.fooled.cpu(), found.queries.cpu()
         return Crafted(images, clean, fooled, queries)
 
     return Try(6, attack, f"decision by {name}", settings, made)
 
 
-def decided(defence: Defence, policy: Policy, label: int) -> Callable[[Tensor], Tensor]:
-    """What an adversary sees of images of one true class, as scores: 1 for another class that is let out, else less than the true one's 0."""
+def shown(defence: Defence, policy: Policy) -> Callable[[Tensor], Tensor]:
+    """What an adversary sees, as scores: 1 for the class that is let out and 0 for all others; 0 for all where none is.
 
-    def shown(images: Tensor) -> Tensor:
+    So the margin of a wrong class that is let out is 1, of the right one −1, and of a refusal 0: it fools nobody, but something has moved.
+    """
+
+    def scores(images: Tensor) -> Tensor:
         m, other = defence.logits(images)
-        labels = torch.full((len(images),), label, device=m.device)
-        fates = policy.fates(m, other, labels)
-        seen = torch.where(fates == KEPT, -1.0, REFUSED)
-        scores = torch.full_like(m, -2.0)
-        answered = m.argmax(1)
-        wrong = torch.where(answered == label, (answered + 1) % m.shape[1], answered)
-        passed = (answered != label) & (policy.suspicion(m, other) <= policy.threshold)
-        scores.scatter_(1, wrong[:, None], torch.where(passed, 1.0, seen).to(m)[:, None])
-        scores[:, label] = 0.0
-        return scores
+        passed = policy.suspicion(m, other) <= policy.threshold
+        return F.one_hot(m.argmax(1), m.shape[1]).to(m) * passed[:, None]
 
-    return shown
+    return scores
+
+
+def passing(defence: Defence, policy: Policy, label: int) -> Callable[[Tensor], Tensor]:
+    """The same for images of one true class, as labels: the one that is let out, and the true one where none is."""
+
+    def labels(images: Tensor) -> Tensor:
+        m, other = defence.logits(images)
+        return torch.where(policy.suspicion(m, other) <= policy.threshold, m.argmax(1), label)
+
+    return labels
 
 
 def _starts(x: Tensor, label: int, own: tuple[Tensor, Tensor], defence: Defence, policy: Policy) -> Tensor | None:
     """For each image the nearest (l2) of the adversary's own of another class for which another is let out; None, for noise, where none is."""
     images, labels = own
     held = answers.prepare(images, defence.answer)
-    m, other = defence.logits(held)
-    passed = (m.argmax(1) != label) & (policy.suspicion(m, other) <= policy.threshold)
-    usable = held[passed & (labels.to(m.device) != label)]
+    usable = held[(passing(defence, policy, label)(held) != label) & (labels.to(held.device) != label)]
     if not len(usable):
         return None
     distance = torch.cdist(x.flatten(1), usable.flatten(1))
