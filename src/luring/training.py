@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, average, losses, processes, rooms, stopping
+from luring import answers, average, losses, processes, rooms, static, stopping
 from luring.ahead import fetched
 from luring.augment import Moves, moved
 from luring.data import Split
@@ -169,6 +169,7 @@ def lure(
     method: Method = "luring",
     lam: float = 1.0,
     gap_max: float | None = None,
+    static_eps: float | None = None,
     truth: Tensor | None = None,
     schedule: Schedule,
     seed: int = 0,
@@ -188,6 +189,8 @@ def lure(
         method: `luring` (Equation 1), `luring_alt` (L' of §3.2), `c_e`, or `auto` (an autoencoder, best validation loss kept).
         lam: λ of the luring loss.
         gap_max: bound on its gap in logits; `None` is the paper's loss.
+        static_eps: not in the paper: each batch is joined by its own adversarial examples of M alone (`luring.static`), up to this radius, for
+            which the decoy is asked for the same; not for `auto`. `None` is without.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -200,6 +203,11 @@ def lure(
             state of another run.
         Stopped: a signal came, or another process was lost.
     """
+    if static_eps is not None and (method == "auto" or not 0 < static_eps <= 1):
+        raise InputError(
+            f"a lure by '{method}' cannot be fitted on adversarial examples of M up to eps {static_eps:g}: give a radius above 0, 1 at most, and "
+            "another method than 'auto'."
+        )
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)
@@ -218,6 +226,9 @@ def lure(
     decoy = nn.Sequential(network, target)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        if static_eps is not None:
+            moved = static.examples(target, images, first[index], second[index], eps=static_eps)
+            images, index = torch.cat([images, moved]), index.repeat(2)
         seen = net(images)
         if method == "auto":
             return losses.auto(seen.float(), images)
@@ -246,6 +257,7 @@ def lure(
         return -float(sums.sum()) / len(validation), scores
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
+    settings |= {} if static_eps is None else {"static_eps": static_eps}
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target):
         return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, log)

@@ -16,13 +16,15 @@ def run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
     from luring import rows
     from luring.paper.experiments import EXPERIMENTS
     from luring.paper.reproduce import reproduce as reproduce_
+    from luring.paper.research import TRIALS
     from luring.paper.toy import toy
 
-    if (dataset, scale) not in EXPERIMENTS:
+    known = {**EXPERIMENTS, **TRIALS}
+    if (dataset, scale) not in known:
         raise InputError(
-            f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in EXPERIMENTS if d == dataset)}."
+            f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in known if d == dataset)}."
         )
-    experiment: "Experiment" = EXPERIMENTS[dataset, scale]
+    experiment: "Experiment" = known[dataset, scale]
     place, folder = place_of(device), writable(out)
     found = rows.read(folder / "rows.jsonl")
     if found:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from luring.augment import Moves
-from luring.training import Schedule
+from luring.training import Method, Schedule
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,15 @@ class Lure:
         schedule: how long and how fast.
         lam: λ, for `luring`.
         gap_max: bound on the gap in logits, for `luring`; `None` is the paper's loss.
+        static_eps: largest radius of M's own adversarial examples that it is fitted on, too; `None` is without.
+        method: of `luring.training.lure`, where it is not the architecture's own name.
     """
 
     schedule: Schedule
     lam: float = 1.0
     gap_max: float | None = None
+    static_eps: float | None = None
+    method: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Attacked:
         search: what the adversary tries, by setting.
     """
 
-    settings: Mapping[str, float | int] = field(default_factory=dict[str, float | int])
+    settings: Mapping[str, float | int | str] = field(default_factory=dict[str, float | int | str])
     search: Mapping[str, Sequence[float | int]] = field(default_factory=dict[str, Sequence[float | int]])
 
 

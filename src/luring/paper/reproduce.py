@@ -22,6 +22,8 @@ from luring.transfer import Clean, Transferred
 from luring.weights import digest, write_tensors
 
 COMPARED = ("c_e", "luring")
+RECIPES = {"luring": "paper"}
+"""What the trials' rows call an architecture's recipe, where that is not its own name."""
 
 
 def reproduce(
@@ -65,7 +67,8 @@ def reproduce(
     pictures(run, target, decoys, clean, dataset.classes, weights)
     run.converged(target, decoys, clean, weights)
     # Luring and the baseline it is measured by come first: a run stopped early holds their whole comparison.
-    groups = COMPARED, tuple(name for name in experiment.lures if name not in COMPARED)
+    first = tuple(name for name in COMPARED if name in experiment.lures)
+    groups = first, tuple(name for name in experiment.lures if name not in first)
     for names in groups:
         run.table(experiment.attacks, names, target, decoys, clean)
     for attack in experiment.effect:
@@ -134,6 +137,10 @@ class Run:
         self.found[rows.key(row)] = row
         return row
 
+    def recipe(self, name: str) -> dict[str, str]:
+        """What a row of a trial calls how its lure was fitted; nothing elsewhere, and of M."""
+        return {"recipe": RECIPES.get(name, name)} if self.experiment.scale == "research" and name != "base" else {}
+
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
@@ -142,7 +149,8 @@ class Run:
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
         lure = experiment.fitted[name]
-        gap = {"lam": lure.lam, "gap_max": lure.gap_max} if name == "luring" else {}
+        gap = {"lam": lure.lam, "gap_max": lure.gap_max} if (lure.method or name) == "luring" else {}
+        gap |= {"static_eps": lure.static_eps} if lure.static_eps is not None else {}
         return {
             "target": experiment.target,
             "lure": experiment.lure,
@@ -175,10 +183,11 @@ class Run:
         """M∘P of an architecture."""
         experiment = self.experiment
         fitted: Lure = experiment.fitted[name]
+        method = fitted.method or name
 
         def lure() -> nn.Module:
             made = networks.make_lure(experiment.lure, target, dataset.shape)[0]
-            if name not in ("luring", "luring_alt"):  # the paper drops values out of no other lure
+            if method not in ("luring", "luring_alt"):  # the paper drops values out of no other lure
                 for part in made.modules():
                     if isinstance(part, nn.Dropout):
                         part.p = 0.0
@@ -194,9 +203,10 @@ class Run:
                 target,
                 dataset.train.images,
                 dataset.validation.images,
-                method=name,  # type: ignore[arg-type]
+                method=method,  # type: ignore[arg-type]
                 lam=fitted.lam,
                 gap_max=fitted.gap_max,
+                static_eps=fitted.static_eps,
                 truth=dataset.validation.labels,
                 schedule=fitted.schedule,
                 seed=self.seed,
@@ -255,7 +265,7 @@ class Run:
             self.answered = answers.labels(target, images).cpu()
         m = self.answered
         self.cell(
-            {"kind": "accuracy", "architecture": name, "n": len(m)},
+            {"kind": "accuracy", "architecture": name, **self.recipe(name), "n": len(m)},
             {**self.training(name), "weights": weights},
             lambda: measure_accuracy(name, decoy, m, images, truth, weights),
         )
@@ -320,7 +330,14 @@ class Run:
                 "settings": tuned.describe(),
             }
 
-        names = {"kind": "transfer", "architecture": architecture, "attack": name, "eps": eps, "n": len(clean.labels)}
+        names = {
+            "kind": "transfer",
+            "architecture": architecture,
+            **self.recipe(architecture),
+            "attack": name,
+            "eps": eps,
+            "n": len(clean.labels),
+        }
         return self.cell(names, self.crafting(attack, attacked, architecture, clean, weights), compute)
 
     def crafting(

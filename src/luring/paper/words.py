@@ -46,7 +46,13 @@ _ATTACKS = {
 _TRANSFER = ("mim", "dim", "mim-ti", "dim-ti", "ni", "si-ni", "vmi", "vni", "admix", "ssa", "bsr", "sia", "pgn")
 ATTACKS = _ATTACKS | {f"{name}-imagenet": f"{_ATTACKS[name]}, ImageNet settings" for name in _TRANSFER}
 DATASETS = {"toy": "Toy", "digits": "Digits", "mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}
-SCALES = {"demo": "demo scale", "quick": "quick scale", "paper": "paper scale", "custom": "your own networks"}
+SCALES = {
+    "demo": "demo scale",
+    "quick": "quick scale",
+    "paper": "paper scale",
+    "research": "trials of recipes",
+    "custom": "your own networks",
+}
 TABLES = {"svhn": "Table 3", "cifar10": "Table 4"}
 COMPLETE = {"mnist": (60_000, 10_000), "svhn": (73_257, 26_032), "cifar10": (50_000, 10_000)}
 """Images of the published data sets, to train and to test on."""

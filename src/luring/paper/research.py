@@ -1,0 +1,89 @@
+"""Trials of recipes: ways to fit a lure beside the paper's, on one target, with one schedule, judged by the paper's own protocol.
+
+`luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from luring.paper.experiments import Attacked, Experiment, Lure
+from luring.recipes import GAP_MAX, LAM
+from luring.training import Schedule
+
+
+def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
+    """The recipes, up to a radius."""
+    return MappingProxyType(
+        {
+            "luring": Lure(schedule),
+            "strong": Lure(schedule, LAM, GAP_MAX, eps, "luring"),
+            "bounded": Lure(schedule, LAM, GAP_MAX, method="luring"),
+            "static": Lure(schedule, static_eps=eps, method="luring"),
+        }
+    )
+
+
+def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
+    """Table 2's, and PGD by the margin, which a saturated softmax does not hold up."""
+    every: Mapping[str, float | int | str] = {"step": step, "steps": steps}
+    return MappingProxyType(
+        {
+            "fgsm": Attacked(),
+            "mim": Attacked(every),
+            "dim": Attacked(every, {"probability": (0.4, 0.7, 1.0)}),
+            "mim-ti": Attacked(every, {"kernel": kernels}),
+            "dim-ti": Attacked({**every, "probability": 1.0}, {"kernel": kernels}),
+            "pgd": Attacked({**every, "loss": "margin"}),
+        }
+    )
+
+
+def _modern(step: float, steps: int) -> Mapping[str, Attacked]:
+    """Later attacks for transfer, on digits without what turns or mirrors; and APGD."""
+    every: Mapping[str, float | int | str] = {"step": step, "steps": steps}
+    return MappingProxyType(
+        {
+            "si-ni": Attacked({**every, "copies": 3}),
+            "vmi": Attacked({**every, "samples": 5}),
+            "pgn": Attacked({**every, "samples": 5}),
+            "sia-digits": Attacked({**every, "samples": 5}),
+            "apgd": Attacked({"steps": steps}),
+        }
+    )
+
+
+TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
+    {
+        ("digits", "research"): Experiment(
+            dataset="digits",
+            scale="research",
+            target="plain",
+            lure="plain-16",
+            target_schedule=Schedule(600, lr=3e-3),
+            lures=_trials(Schedule(2000, lr=3e-3), 0.3),
+            attacks=_attacks(0.02, 40, (1, 3)),
+            extras=_modern(0.02, 20),
+            eps=(0.1, 0.2, 0.3),
+            n=200,
+            search_n=50,
+            effect=(),
+            pictures=0,
+        ),
+        ("mnist", "research"): Experiment(
+            dataset="mnist",
+            scale="research",
+            target="mnist-narrow",
+            lure="mnist",
+            target_schedule=Schedule(1500, batch=100),
+            lures=_trials(Schedule(3000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8), 0.5),
+            attacks=_attacks(1 / 32, 32, (1, 5, 10)),
+            extras=_modern(1 / 16, 16),
+            eps=(0.3, 0.4, 0.5),
+            n=200,
+            search_n=50,
+            effect=(),
+            pictures=0,
+        ),
+    }
+)
+"""By data set and scale."""
