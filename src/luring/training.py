@@ -189,8 +189,8 @@ def lure(
         method: `luring` (Equation 1), `luring_alt` (L' of §3.2), `c_e`, or `auto` (an autoencoder, best validation loss kept).
         lam: λ of the luring loss.
         gap_max: bound on its gap in logits; `None` is the paper's loss.
-        static_eps: not in the paper: each batch is joined by its own adversarial examples of M alone (`luring.static`), up to this radius, for
-            which the decoy is asked for the same; not for `auto`. `None` is without.
+        static_eps: not in the paper: each batch is joined by adversarial examples of M alone (`luring.static`), up to this radius, made from half
+            of its images, and the decoy is asked for the same there; not for `auto`. `None` is without.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -227,8 +227,9 @@ def lure(
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
         if static_eps is not None:
-            moved = static.examples(target, images, first[index], second[index], eps=static_eps)
-            images, index = torch.cat([images, moved]), index.repeat(2)
+            few = index[: -(-len(index) // 2)]
+            moved = static.examples(target, images[: len(few)], first[few], second[few], eps=static_eps)
+            images, index = torch.cat([images, moved]), torch.cat([index, few])
         seen = net(images)
         if method == "auto":
             return losses.auto(seen.float(), images)
