@@ -23,7 +23,8 @@ def classifier():
         nn.Flatten(), nn.Linear(64 * 7 * 7, 256), nn.ReLU(), nn.Linear(256, 10),
     )
 '''
-FIT = ("--lure-share", "0.5", "--steps", "6000", "--lr", "0.003", "--batch", "64")
+FIT = ("--lure-share", "0.5", "--steps", "4000", "--lr", "0.003", "--batch", "64")
+RECIPE = {"luring": ("--recipe", "strong", "--eps", "0.1"), "c_e": ()}
 ATTACK = ("--attacks", "dim-ti", "--eps", "0.1", "--n", "1000")
 
 
@@ -70,7 +71,9 @@ def main() -> None:
     target = ("--target", "shop:classifier", "--weights", "shop.safetensors")
     for method in ("luring", "c_e"):
         if not (work / method / "config.json").exists():
-            luring(work, "fit", "--data", "./pictures", *target, "--method", method, "--out", method, *FIT)
+            luring(
+                work, "fit", "--data", "./pictures", *target, "--method", method, "--out", method, *FIT, *RECIPE[method]
+            )
     if not (work / "luring/guard.json").exists():
         luring(work, "calibrate", "luring", "--data", "./pictures", *target, *ATTACK)
     if not (work / "luring/evaluation/report.html").exists():

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luring import bundle, data, networks, processes, targets, training
+from luring import bundle, data, networks, processes, recipes, targets, training
 from luring.data import Dataset
 from luring.errors import InputError
 from luring.guard import Detector
@@ -25,7 +25,9 @@ def fit(
     lure: nn.Module | str = "auto",
     share: float = 0.25,
     method: Method = "luring",
-    lam: float = 1.0,
+    recipe: recipes.Name = "paper",
+    eps: float | None = None,
+    lam: float | None = None,
     gap_max: float | None = None,
     schedule: Schedule | None = None,
     anyway: bool = False,
@@ -43,8 +45,10 @@ def fit(
         lure: a network from images to images in [0, 1]; or a name for `luring.networks.make_lure`.
         share: of the target's multiply-adds that the lure `auto` may cost.
         method: `luring`, or a baseline: `luring_alt`, `c_e`, `auto`.
-        lam: λ of the luring loss.
-        gap_max: bound on its gap in logits; `None` is the paper's loss.
+        recipe: of `luring.recipes`.
+        eps: radius of the recipe `strong`.
+        lam: λ of the luring loss, where it is not the recipe's own.
+        gap_max: bound on its gap in logits, likewise.
         schedule: how long and how fast; 10 000 steps of 64 images where it is not given.
         anyway: go on where the target does not seem to know the images.
         seed: of the split, of fresh weights, of the order of the images.
@@ -58,6 +62,7 @@ def fit(
     Raises:
         InputError: something given does not fit, or the target looks untrained.
     """
+    gap = recipes.asked(recipe, lam=lam, gap_max=gap_max, eps=eps)
     found = _target(target)
     m = found.network
     if isinstance(images, Dataset):
@@ -76,13 +81,12 @@ def fit(
         p, name = (lure, "given") if isinstance(lure, nn.Module) else networks.make_lure(lure, m, shape, share=share)
     p = p.to(next((weight.device for weight in m.parameters()), torch.device("cpu")))
     schedule = schedule or Schedule(10000)
-    settings = {"lam": lam, "gap_max": gap_max, "seed": seed}
     training.lure(
-        p, m, train, validation, method=method, lam=lam, gap_max=gap_max, truth=labels, schedule=schedule, seed=seed, state=state, show=show
+        p, m, train, validation, method=method, **gap, truth=labels, schedule=schedule, seed=seed, state=state, show=show
     )  # fmt: skip
     if out is not None and isinstance(images, Dataset) and processes.here().main:
         decoy = networks.compose(p, m)
-        settings = {**settings, "schedule": schedule.describe()}
+        settings = {"recipe": recipe, **gap, "seed": seed, "schedule": schedule.describe()}
         config = bundle.describe(images, m, p, decoy, names=(found.name, name), method=method, settings=settings)
         bundle.save(out, found, p, config, with_target=found.kind == "luring")
     return p

@@ -1,8 +1,16 @@
-"""Recipes: how hard a lure is fitted, as values."""
+"""Recipes: how a lure is fitted, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, TypeAlias, TypedDict
+
+from luring.errors import InputError
+
+Name: TypeAlias = Literal["paper", "strong"]
+
+EPS = 0.1
+"""Radius of the recipe `strong`, where none is given."""
 
 LAM, GAP_MAX = 0.3, 15.0
 """λ and the bound on the gap of the recipe `strong`."""
@@ -27,3 +35,35 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {"paper": Recipe(1.0, None, False), "strong": Recipe(LAM, GAP_MAX, True)}
 )
 """By name: the paper's, and what came of the trials (docs/research.md)."""
+
+
+class Asked(TypedDict):
+    """Keywords of `luring.training.lure`."""
+
+    lam: float
+    gap_max: float | None
+    static_eps: float | None
+
+
+def asked(name: str, *, lam: float | None = None, gap_max: float | None = None, eps: float | None = None) -> Asked:
+    """What a recipe asks of the luring loss, with what was given in place of its own.
+
+    Args:
+        name: of `RECIPES`.
+        lam: λ, where it is not the recipe's own.
+        gap_max: bound on the gap, likewise.
+        eps: radius that a recipe with adversarial examples is fitted up to; `EPS` where it is not given.
+
+    Raises:
+        InputError: no such recipe, or a radius for one that has none.
+    """
+    if name not in RECIPES:
+        raise InputError(f"there is no recipe '{name}': give one of {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
+    if eps is not None and not recipe.static:
+        raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take the recipe 'strong'.")
+    return {
+        "lam": recipe.lam if lam is None else lam,
+        "gap_max": recipe.gap_max if gap_max is None else gap_max,
+        "static_eps": (EPS if eps is None else eps) if recipe.static else None,
+    }

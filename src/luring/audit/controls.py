@@ -104,6 +104,7 @@ def controls(
                 method=method,
                 lam=float(settings.get("lam") or 1.0),
                 gap_max=settings.get("gap_max"),
+                static_eps=settings.get("static_eps") if method == "luring" else None,
                 truth=validation.labels,
                 schedule=schedule(budget.training),
                 seed=seed,

@@ -25,7 +25,9 @@ def fit(
     lure: str = "auto",
     lure_share: float = 0.25,
     method: Literal["luring", "luring_alt", "c_e", "auto", "stack"] = "luring",
-    lam: float = 1.0,
+    recipe: Literal["paper", "strong"] = "paper",
+    eps: float | None = None,
+    lam: float | None = None,
     gap_max: float | None = None,
     steps: int = 10000,
     target_steps: int | None = None,
@@ -58,8 +60,10 @@ def fit(
         lure: auto, mnist, svhn, cifar10 (the paper's, up to eight times their target's cost), plain-WIDTH, or module:function.
         lure_share: of the target's multiply-adds that the lure auto may cost.
         method: luring (the paper's loss), luring_alt (its L'), or a baseline: c_e, auto, stack.
-        lam: weight of the luring loss's gap.
-        gap_max: bound on that gap in logits, for accuracy's sake; without one it is the paper's loss.
+        recipe: paper, or strong: less accuracy lost, and far less of what fools the decoy fools the target (docs/research.md).
+        eps: of the recipe strong: the largest perturbation it is fitted against, images in [0, 1]; 0.1 where it is not given.
+        lam: weight of the luring loss's gap, where it is not the recipe's own: 1, of strong 0.3.
+        gap_max: bound on that gap in logits, where it is not the recipe's own: none, of strong 15.
         steps: batches the lure is fitted for.
         target_steps: batches the target is trained for, from labels; 5000 for Luring's own without weights, else none.
         batch: images a step.
@@ -78,7 +82,7 @@ def fit(
     """
     import torch
 
-    from luring import answers, bundle, networks, targets
+    from luring import answers, bundle, networks, recipes, targets
     from luring import data as data_room
     from luring import training as training_room
 
@@ -87,6 +91,11 @@ def fit(
             raise InputError("steps, target-steps, batch and lr must all be above 0.")
         if with_target and targets.kind_of(target) == "exported":
             raise InputError(f"{target} is not put into a bundle, for it may hold code: leave --with-target out.")
+        gap = recipes.asked(recipe, lam=lam, gap_max=gap_max, eps=eps)
+        if recipe != "paper" and method != "luring":
+            raise InputError(
+                f"the recipe '{recipe}' is one of the luring loss: leave --method {method} out, or --recipe."
+            )
         own = targets.kind_of(target) == "luring"
         torch.manual_seed(seed)
         found = None if own else targets.load(target, weights=weights, size=input_size, mean=mean, std=std)
@@ -162,8 +171,7 @@ def fit(
                 images.train.images,
                 images.validation.images,
                 method=method,
-                lam=lam,
-                gap_max=gap_max,
+                **gap,
                 truth=images.validation.labels,
                 schedule=schedule,
                 seed=seed,
@@ -179,7 +187,7 @@ def fit(
             networks.compose(p, behind),
             names=(target, lure_name),
             method=method,
-            settings={"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed},
+            settings={"recipe": recipe, **gap, "schedule": schedule.describe(), "seed": seed},
         )
         bundle.save(
             out, found, p, config, stack=behind if behind is not m else None, with_target=with_target or train_it
