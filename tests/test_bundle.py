@@ -268,6 +268,15 @@ def test_a_config_that_is_deep_or_endless_is_refused(folder, text):
     refused(folder, "damaged|longer than|newer Luring")
 
 
+@pytest.mark.usefixtures("transformers")
+def test_a_model_described_too_deeply_is_refused(folder):
+    """What the parser still takes may be too deep for whoever walks through it."""
+    change(folder, found={"kind": "transformers", "stored": True, "preprocessing": None, "network": {"model": "HERE"}})
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"HERE"', '{"a":' * 700 + "1" + "}" * 700))
+    refused(folder, r"damaged \(maximum recursion depth")
+
+
 @pytest.mark.parametrize(
     ("change_it", "match"),
     [

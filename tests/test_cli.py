@@ -87,7 +87,9 @@ def test_calibrate_writes_the_guard_into_the_bundle(run, tmp_path, pictures):
         run("calibrate", "bundle", "--data", pictures), "cannot show a false-alarm rate of 0.01", "give at least 99"
     )
     refused(run("calibrate", "bundle", "--data", pictures, "--attacks", "cw"), "no attack 'cw'")
+    refused(run("calibrate", "owner/name", "--data", pictures), "owner/name is no folder here", "hf download")
     assert files(tmp_path) == whole
+    assert not (tmp_path / "owner").exists()
     done = run("calibrate", "bundle", "--data", pictures, "--fpr", "0.2", "--attacks", "fgsm", "--eps", "0.3")
     assert done.returncode == 0, done.stderr
     assert "it is rough" in done.stderr

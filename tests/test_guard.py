@@ -183,9 +183,11 @@ def test_what_is_not_its_own_is_refused(pair, tmp_path):
         (tmp_path / "guard.json").write_text(json.dumps(changed))
         with pytest.raises(InputError, match=words):
             Detector.load(tmp_path, *pair)
-    (tmp_path / "guard.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        Detector.load(tmp_path, *pair)
+    for text in ("{", "[" * 100_000, '{"a":' * 100_000):
+        (tmp_path / "guard.json").write_text(text)
+        with pytest.raises(InputError, match="damaged") as said:
+            Detector.load(tmp_path, *pair)
+        assert "\n" not in str(said.value)
 
 
 def test_nothing_is_decided_before_it_was_calibrated(pair, tmp_path):

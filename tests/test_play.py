@@ -255,7 +255,7 @@ def test_what_was_not_chosen_is_asked_for(loaded, fitted):
         (["nowhere"], "nowhere is not a bundle"),
         (["BUNDLE", "--eps", "2"], "--eps is 2"),
         (["BUNDLE", "--port", "70000"], "--port is 70000"),
-        (["BUNDLE", "--data", "toy"], "toy has other images or classes"),
+        (["BUNDLE", "--data", "toy"], "toy has [1, 12, 12]"),
         (["BUNDLE", "--port", "TAKEN"], "cannot be listened on"),
         (["BUNDLE", "--host", "203.0.113.1"], "cannot be listened on"),
     ],

@@ -4,8 +4,10 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from luring import bundle, cli, data, networks, publish, training
 from luring.errors import InputError
@@ -122,7 +124,7 @@ def test_a_dry_run_shows_the_card_and_the_files_and_keeps_nothing(folder, run, t
     [
         (["--yes"], "--yes uploads, but there is no --repo"),
         (["--repo", "decoy"], "'decoy' is not the name of a repository"),
-        (["--data", "toy"], "has other images than the bundle was fitted to"),
+        (["--data", "toy"], "toy has [1, 12, 12]"),
     ],
 )
 def test_mistakes_are_one_sentence(folder, run, arguments, sentence):
@@ -130,6 +132,29 @@ def test_mistakes_are_one_sentence(folder, run, arguments, sentence):
     assert said.code == 2
     assert sentence in said.err
     assert said.err.count("\n") == 1
+
+
+def test_pictures_are_scaled_as_they_were_for_the_fit(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("LURING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(publish, "TOLERANCE", 1.0)
+    draw = np.random.default_rng(0)
+    for number in range(40):
+        (tmp_path / "pictures" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        values = draw.integers(0, 256, (12 + number % 3, 16), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png")
+    taken = data.Taken(data.Scaling(8, 8), always=True)
+    images = data.load(str(tmp_path / "pictures"), taken=taken, progress=False)
+    target, lure = networks.make_target("plain", (1, 8, 8), 2).eval(), networks.plain_lure((1, 8, 8), 4).eval()
+    decoy = networks.compose(lure, target)
+    config = bundle.describe(images, target, lure, decoy, names=("plain", "plain-4"), method="luring", settings={})
+    bundle.save(tmp_path / "b", target, lure, config)
+    said = run("b", "--data", "./pictures", "--out", "ready")
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "ready/config.json").read_text())["weights"]["stored"] == "float16"
+    Image.fromarray(values[:, ::-1].copy()).save(tmp_path / "pictures/a/another.png")
+    said = run("b", "--data", "./pictures", "--out", "other")
+    assert said.code == 2
+    assert "has other images than the bundle was fitted to" in said.err
 
 
 def test_no_hub_is_one_sentence(folder, run, monkeypatch):

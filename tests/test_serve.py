@@ -330,6 +330,7 @@ def test_the_decoys_numbers_say_nothing_of_the_decision(client, all_known):
         "luring_requests",
         "luring_request_seconds",
         "luring_batch_images",
+        "luring_worker_restarts",
     }
     assert found["luring_requests_total", "other", "404"] == 1
     assert found["luring_batch_images_sum",] == 3

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -49,6 +50,12 @@ def read_all(connection):
     with contextlib.suppress(ConnectionResetError):
         return b"".join(iter(lambda: connection.recv(65536), b""))
     return b""
+
+
+def restarts(port):
+    """Workers that were replaced, as `/metrics` has it."""
+    (line,) = re.findall(rb"^luring_worker_restarts_total ([\d.]+)$", ask(port, "/metrics")[2], re.MULTILINE)
+    return float(line)
 
 
 def v2(images):
@@ -183,6 +190,7 @@ def test_a_worker_killed_under_load_is_replaced_and_nobody_gets_a_wrong_answer(s
                 wrong.append(place)
 
     first = worker(process.pid)
+    assert restarts(port) == 0
     threads = [threading.Thread(target=load, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
@@ -202,6 +210,7 @@ def test_a_worker_killed_under_load_is_replaced_and_nobody_gets_a_wrong_answer(s
     assert sum(status == 200 for at, status in statuses if at < killed) > 3
     assert sum(status == 200 for at, status in statuses if at > killed + 0.2) > 3
     assert worker(process.pid) != first
+    assert restarts(port) == 1
 
 
 def test_what_was_accepted_is_answered_when_the_server_ends(server, all_known):

@@ -184,7 +184,7 @@ def load(
         seen = recalled(said["preprocessing"]) if said["preprocessing"] is not None else None
         find = _Finder(folder, name, said, shape, classes, str(digests["target"]), weights)
         found = find(target)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder}/config.json is damaged ({_line(error)}): fit the bundle again.") from error

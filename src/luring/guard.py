@@ -273,7 +273,7 @@ class Detector:
                 found.reference = Reference(**{field.name: tensors[field.name] for field in fields(Reference)})
         except FileNotFoundError as error:
             raise InputError(f"{error.filename} is missing: run 'luring calibrate' on the bundle first.") from error
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the guard in {folder} is damaged ({error}): calibrate again.") from error

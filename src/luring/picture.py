@@ -53,9 +53,16 @@ PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 LARGEST = 50_000_000
 """Pixels of a picture that is scaled, at most: a small file may claim to be a large picture."""
 
+SCANS = 50
+"""Of a progressive JPEG, which has about ten, at most: each of a hundred bytes goes over the whole picture anew."""
+
 
 def fitting_picture(
-    source: bytes | Path, name: str, shape: tuple[int, int, int], scaling: Scaling | None = None
+    source: bytes | Path,
+    name: str,
+    shape: tuple[int, int, int],
+    scaling: Scaling | None = None,
+    largest: int = LARGEST,
 ) -> np.ndarray:
     """One picture of a classifier's own size, uint8, [channels, height, width]; grey is repeated where the classifier takes colour.
 
@@ -66,9 +73,10 @@ def fitting_picture(
         name: what messages call it.
         shape: of the classifier's images.
         scaling: that pictures of other sizes are brought to this one by; without, they are refused.
+        largest: pixels that a picture which is scaled may have.
 
     Raises:
-        InputError: it cannot be decoded, is of another size, moves, or is in colour where the classifier takes grey.
+        InputError: it cannot be decoded, is of another size or too large, moves, or is in colour where the classifier takes grey.
     """
     channels, height, width = shape
     data = source.read_bytes() if isinstance(source, Path) else source
@@ -78,9 +86,10 @@ def fitting_picture(
             with Image.open(io.BytesIO(data), formats=PICTURES) as picture:
                 size = picture.size
                 fits = size in ((width, height), (height, width)) or (
-                    scaling is not None and size[0] * size[1] <= LARGEST
+                    scaling is not None and size[0] * size[1] <= largest
                 )
-                several = fits and _has_another(picture)
+                endless = bool(picture.info.get("progressive")) and data.count(b"\xff\xda") > SCANS
+                several = fits and not endless and _has_another(picture)
     except Image.DecompressionBombError as error:
         raise InputError(
             f"{name} claims to be far larger than the {width} by {height} pixels that the classifier takes; scale it."
@@ -91,6 +100,8 @@ def fitting_picture(
         ) from error
     if several:
         raise InputError(f"{name} has several pictures in it; give one that does not move.")
+    if endless:
+        raise InputError(f"{name} is a JPEG of more than {SCANS} scans; save it anew.")
     if fits:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, which is not used
@@ -100,7 +111,10 @@ def fitting_picture(
             if len(found) > channels:
                 raise InputError(f"{name} is in colour, the classifier takes grey; convert it.")
             return np.broadcast_to(found, shape)
-    raise InputError(f"{name} is {size[0]} by {size[1]} pixels, the classifier takes {width} by {height}; scale it.")
+    limit = f"the classifier takes {width} by {height}"
+    if scaling is not None:
+        limit = f"at most {largest:,} pixels are brought to the classifier's {width} by {height} here"
+    raise InputError(f"{name} is {size[0]} by {size[1]} pixels, {limit}; scale it.")
 
 
 def _has_another(picture: Image.Image) -> bool:

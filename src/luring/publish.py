@@ -22,7 +22,7 @@ TOLERANCE = 0.001
 COMPARED = ("target_accuracy", "test_accuracy", "agreement")
 
 
-def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None) -> dict[str, Any]:
+def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None, **parts: Any) -> dict[str, Any]:
     """Write what is to be published: the bundle, in float16 where that costs no accuracy, and `README.md`, its model card.
 
     Nothing else goes with it, and no threshold of a guard: whoever has that knows what passes.
@@ -32,6 +32,7 @@ def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None
         folder: a bundle.
         out: a folder; files of the same names in it are replaced.
         dataset: whose test images accuracy is measured on; `None` leaves the weights as they are.
+        **parts: what `luring.bundle.load` needs beside `folder`.
 
     Returns:
         `config.json` as it was written.
@@ -53,8 +54,7 @@ def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None
         for name in (*(f"{part}.safetensors" for part in config["digests"]), "target.onnx", "config.json"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / name)
-    target, lure = _own(found) if own else (None, None)
-    written = dict(bundles.load(out, target=target, lure=lure).config)
+    written = dict(bundles.load(out, **(_own(found) if own else parts)).config)
     (out / "README.md").write_text(card(written), encoding="utf-8")
     return written
 
@@ -190,9 +190,9 @@ def _stack(found: Bundle) -> nn.Module | None:
     return behind if behind is not found.target else None
 
 
-def _own(found: Bundle) -> tuple[nn.Module, nn.Module]:
+def _own(found: Bundle) -> dict[str, Any]:
     """Networks to read the weights back into, where they are not Luring's own."""
-    return copy.deepcopy(found.target), copy.deepcopy(found.lure)
+    return {"target": copy.deepcopy(found.target), "lure": copy.deepcopy(found.lure)}
 
 
 def _plain(text: object) -> str:

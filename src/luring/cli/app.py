@@ -1,5 +1,6 @@
 """The commands' common table, and the options that several of them have."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,21 @@ Device = Annotated[str, arg(help="cpu, cuda, cuda:1, …; auto takes a GPU where
 AttackNames = Annotated[str, arg(help=f"names with commas between, of {', '.join(ATTACKS)}")]
 
 app = tyro.extras.SubcommandApp()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle does not hold, as `luring.bundle.load` takes it.
+
+    Attributes:
+        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
+        lure: module:function of the bundle's lure, where it is not Luring's own.
+        weights: safetensors file with the target's weights, where the bundle does not hold them.
+    """
+
+    target: str | None = None
+    lure: str | None = None
+    weights: Path | None = None
 
 
 def names(attacks: str) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import Device, Seed, app, place_of, writable
+from luring.cli.app import Device, Parts, Seed, app, place_of, writable
 from luring.cli.shown import show
 
 
@@ -17,8 +17,7 @@ def audit(
     out: Path,
     budget: Literal["quick", "full"] = "quick",
     eps: float = 0.1,
-    target: str | None = None,
-    lure: str | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -36,8 +35,7 @@ def audit(
         out: folder for rows.jsonl, report.html and the rivals' networks; a second run with the same folder goes on where the first stopped.
         budget: quick: few images, two rivals (MNIST took half an hour on one busy core); full: more of everything and all rivals, hours.
         eps: radius of the l-infinity ball, images in [0, 1].
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
         seed: of the choice of images, the rivals and the attacks; splits are the ones of the same seed of 'luring fit'.
@@ -48,7 +46,7 @@ def audit(
     from luring.audit.run import audit as audit_
 
     place, folder = place_of(device), writable(out)
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    loaded = bundle_room.load(bundle, **vars(parts))
     images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     rows_ = audit_(loaded, bundle, images, folder, BUDGETS[budget], scale=budget, eps=eps, seed=seed, device=place)
     show(rows_, folder)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import AttackNames, Device, Seed, app, given, names, place_of, say, writable
+from luring.cli.app import AttackNames, Device, Parts, Seed, app, given, names, place_of, say, writable
 from luring.cli.shown import show
 from luring.errors import InputError
 
@@ -20,9 +20,7 @@ def calibrate(
     step: float | None = None,
     steps: int | None = None,
     n: int = 1000,
-    target: str | None = None,
-    lure: str | None = None,
-    weights: Path | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -44,9 +42,7 @@ def calibrate(
         step: length of a step, where it is not the preset's own (0.01 for most).
         steps: number of steps, where it is not the preset's own (100 for most).
         n: test images attacked, of those that M and M∘P classify correctly.
-        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
-        lure: module:function of the bundle's lure, where it is not Luring's own.
-        weights: safetensors file with the target's weights, where the bundle does not hold them.
+        parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
         seed: of the choice of images and the attacks; splits are the ones of the same seed of 'luring fit'.
@@ -59,7 +55,12 @@ def calibrate(
     place = place_of(device)
     if n < 1:
         raise InputError(f"n is {n}: give a number of images, 1 or more.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
+    if not bundle.is_dir():
+        raise InputError(
+            f"{bundle} is no folder here, and the guard is written into the bundle: give a folder that 'luring fit' wrote, "
+            "or fetch one from the hub first, with 'hf download OWNER/NAME --local-dir FOLDER'."
+        )
+    loaded = bundle_room.load(bundle, **vars(parts))
     folder = writable(out or bundle / "calibration")
     images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     experiment = own(loaded, images, names(attacks), eps, given(step=step, steps=steps), n)

@@ -12,9 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from luring.cli.app import Device, app, place_of, say
+from luring.cli.app import Device, Parts, app, place_of, say
 
 if TYPE_CHECKING:
     from luring.check import Verdict
@@ -25,9 +25,7 @@ def check(
     bundle: Positional[Path],
     pictures: Positional[Path],
     as_json: Annotated[bool, arg(name="json")] = False,
-    target: str | None = None,
-    lure: str | None = None,
-    weights: Path | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     device: Device = "auto",
 ) -> None:
     """Let the guard of a bundle look at picture files: M's answer, the score and the verdict for each.
@@ -38,9 +36,7 @@ def check(
         bundle: folder with a guard, by 'luring calibrate'.
         pictures: a picture, or a folder: every picture in it and in the folders in it.
         as_json: one JSON object a line instead of a table.
-        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
-        lure: module:function of the bundle's lure, where it is not Luring's own.
-        weights: safetensors file with the target's weights, where the bundle does not hold them.
+        parts: what the bundle does not hold.
         device: where to compute.
     """
     from luring import bundle as bundle_room
@@ -48,7 +44,7 @@ def check(
     from luring.guard import Detector
 
     place = place_of(device)
-    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
+    loaded = bundle_room.load(bundle, **vars(parts))
     detector = Detector.load(bundle, loaded.target.to(place), loaded.decoy.to(place))
     found = verdicts(
         detector,

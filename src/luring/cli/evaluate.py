@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import AttackNames, Device, Seed, app, given, names, place_of, writable
+from luring.cli.app import AttackNames, Device, Parts, Seed, app, given, names, place_of, writable
 from luring.cli.shown import show
 from luring.errors import InputError
 
@@ -21,9 +21,7 @@ def evaluate(
     steps: int | None = None,
     n: int = 1000,
     batch_size: int | Literal["auto"] = 128,
-    target: str | None = None,
-    lure: str | None = None,
-    weights: Path | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -41,9 +39,7 @@ def evaluate(
         steps: number of steps, where it is not the preset's own (100 for most).
         n: test images attacked, of those that M and M∘P classify correctly.
         batch_size: images attacked at a time; auto takes the largest power of two that fits into half of the free memory, and says which.
-        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
-        lure: module:function of the bundle's lure, where it is not Luring's own.
-        weights: safetensors file with the target's weights, where the bundle does not hold them.
+        parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
         seed: of the choice of images and the attacks.
@@ -55,7 +51,7 @@ def evaluate(
     place, folder = place_of(device), writable(out)
     if n < 1:
         raise InputError(f"n is {n}: give a number of images, 1 or more.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
+    loaded = bundle_room.load(bundle, **vars(parts))
     images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
     rows_ = evaluate_(
         loaded,

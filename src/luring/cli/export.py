@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import Seed, app, say, writable
+from luring.cli.app import Parts, Seed, app, say, writable
 from luring.errors import InputError
 
 
@@ -16,9 +16,7 @@ def export(
     form: Literal["onnx", "pt2"] = "onnx",
     layout: Literal["plain", "triton"] = "plain",
     data: str | None = None,
-    target: str | None = None,
-    lure: str | None = None,
-    weights: Path | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -34,9 +32,7 @@ def export(
         form: onnx (opset 18), or pt2: a torch.export program.
         layout: plain, or triton: two model repositories for Triton and KServe, one for each machine.
         data: images to compare on: their test part; as for 'luring fit'.
-        target: the bundle's target, where the bundle does not hold it: as for 'luring fit'.
-        lure: module:function of the bundle's lure, where it is not Luring's own.
-        weights: safetensors file with the target's weights, where the bundle does not hold them.
+        parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
         seed: of the split of the images.
@@ -49,7 +45,7 @@ def export(
 
     if (form, layout) == ("pt2", "triton"):
         raise InputError("the layout for Triton holds ONNX files: give --form onnx, or --layout plain.")
-    loaded = bundle_room.load(bundle, target=target, lure=lure, weights=weights)
+    loaded = bundle_room.load(bundle, **vars(parts))
     folder = writable(out)
     shape: tuple[int, int, int] = tuple(loaded.config["shape"])
     if data:

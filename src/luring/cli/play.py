@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import Device, Seed, app, place_of
+from luring.cli.app import Device, Parts, Seed, app, place_of
 from luring.errors import InputError
 
 
@@ -15,8 +15,7 @@ def play(
     host: str = "127.0.0.1",
     port: int = 7860,
     eps: float = 0.15,
-    target: str | None = None,
-    lure: str | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
     seed: Seed = 0,
@@ -32,8 +31,7 @@ def play(
         host: address to listen on.
         port: to listen on.
         eps: that is set at first.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
         seed: of the split of the images.
@@ -49,17 +47,12 @@ def play(
     if not 0 <= port < 65536:
         raise InputError(f"--port is {port}: give a number from 1 to 65535.")
     place = place_of(device)
-    loaded = bundle_room.load(bundle, target=target, lure=lure)
+    loaded = bundle_room.load(bundle, **vars(parts))
     for network in (loaded.target, loaded.lure, loaded.decoy):
         network.to(place)
     detector, own = detector_of(bundle, loaded)
     name = data or loaded.config["data"]["name"]
     test = None
     if data is not None or name in data_room.BUILT_IN:
-        images = data_room.load(name, seed=seed, label=label, image=image)
-        if list(images.shape) != list(loaded.config["shape"]) or list(images.classes) != list(loaded.config["classes"]):
-            raise InputError(
-                f"{name} has other images or classes than the bundle was fitted to: give images of its kind."
-            )
-        test = images.test
+        test = bundle_room.images_for(loaded, name, seed=seed, label=label, image=image).test
     serve(Playground(loaded, detector, own, test, eps), host, port)

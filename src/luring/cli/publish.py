@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import app, say, writable
+from luring.cli.app import Parts, app, say, writable
 from luring.errors import InputError
 
 
@@ -16,8 +16,7 @@ def publish(
     data: str | None = None,
     out: Path | None = None,
     yes: bool = False,
-    target: str | None = None,
-    lure: str | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
 ) -> None:
     """Make a bundle ready for others, with a model card, and put it on the hub; without --yes nothing leaves this machine.
 
@@ -29,28 +28,27 @@ def publish(
         data: the images it was fitted to: weights then go as float16, if accuracy and agreement on the test images move by 0.001 at most.
         out: folder to keep what is, or would be, uploaded.
         yes: upload it. Without, the files and the card are only shown.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        parts: what the bundle does not hold.
     """
     from luring import bundle as bundle_room
-    from luring import data as data_room
     from luring import publish as room
 
     if yes and repo is None:
         raise InputError("--yes uploads, but there is no --repo: give owner/name.")
     if repo is not None:
         room.check_repo(repo)
-    found = bundle_room.load(bundle, target=target, lure=lure)
+    found = bundle_room.load(bundle, **vars(parts))
     images = None
     if data is not None:
-        images = data_room.load(data, seed=int(found.config["settings"].get("seed", 0)))
+        images = bundle_room.images_for(found, data, seed=int(found.config["settings"].get("seed", 0)))
     with tempfile.TemporaryDirectory() as aside:
         folder = writable(out) if out is not None else Path(aside)
-        config = room.stage(found, bundle, folder, images)
-        names = ("README.md", "config.json", *(f"{part}.safetensors" for part in config["digests"]))
+        config = room.stage(found, bundle, folder, images, **vars(parts))
+        names = ("README.md", "config.json", "target.onnx", *(f"{part}.safetensors" for part in config["digests"]))
         say((folder / "README.md").read_text(encoding="utf-8"))
-        say(*(f"{(folder / name).stat().st_size:>12,} bytes  {name}" for name in names))
-        if data is not None and "weights" not in config:
+        files = [folder / name for name in names if (folder / name).exists()]
+        say(*(f"{file.stat().st_size:>12,} bytes  {file.name}" for file in files))
+        if data is not None and "weights" not in config and config.get("found", {}).get("kind", "luring") == "luring":
             say("The weights stay in float32: in float16 accuracy or agreement would move by more than 0.001.")
         if yes and repo is not None:
             say(f"\nPublished: {room.upload(folder, repo)}")

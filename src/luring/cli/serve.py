@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from luring.cli.app import app
+from luring.cli.app import Parts, app
 from luring.errors import InputError
 
 Port = Annotated[int | None, arg(help="8000 for the decoy, 8001 for the decision, where it is not given")]
@@ -28,8 +28,7 @@ def serve(
     max_mib: float = 16.0,
     rate: float | None = None,
     log: Path | None = None,
-    target: str | None = None,
-    lure: str | None = None,
+    parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
 ) -> None:
     """Serve the decoy of a bundle, or its decision, over HTTP: /predict, the Open Inference Protocol (V2), /metrics, /openapi.json.
 
@@ -51,8 +50,7 @@ def serve(
         max_mib: largest body of a request, in MiB.
         rate: requests a second from one address, with bursts of twice as many; no limit where it is not given.
         log: file that events are appended to, a line of JSON each; standard output where it is not given.
-        target: module:function of the bundle's target, where it is not Luring's own.
-        lure: module:function of the bundle's lure, likewise.
+        parts: what the bundle does not hold.
     """
     from luring.serve.run import serve as serve_
     from luring.serve.settings import Settings
@@ -81,10 +79,9 @@ def serve(
             mib=max_mib,
             rate=rate,
             log=log,
-            target=target,
-            lure=lure,
             token=_token(token_file),
             mode=mode,
+            **vars(parts),
         )
     )
 

@@ -1,5 +1,6 @@
 """What both servers are: one network behind `/predict` and the Open Inference Protocol (V2), with health, metrics and limits."""
 
+import asyncio
 import contextlib
 import hmac
 import sys
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luring import __version__
 from luring.errors import InputError
+from luring.scaling import Scaling
 from luring.serve import contract, pictures
 from luring.serve.batching import Answers, Batcher, BusyError
 from luring.serve.events import Events
@@ -45,6 +47,7 @@ class Served:
     Attributes:
         network: images, [n, channels, height, width] float32, to answers, one row an image.
         shape: of an image.
+        scaling: that pictures of other sizes are brought to it by; none where they must have it.
         classes: their names.
         outputs: the answers that leave by V2: their datatype and the shape of one row, by name.
         prediction: the answers to one image to an element of `/predict`'s list.
@@ -54,6 +57,7 @@ class Served:
 
     network: Callable[[np.ndarray], Answers]
     shape: tuple[int, int, int]
+    scaling: Scaling | None
     classes: tuple[str, ...]
     outputs: Mapping[str, tuple[str, list[int]]]
     prediction: Callable[[Answers, int], dict[str, Any]]
@@ -84,6 +88,19 @@ def application(settings: Settings, served: Served) -> ASGIApp:
     # The pages that FastAPI can draw of the API load scripts from elsewhere: only the document itself is served.
     app = FastAPI(title=name, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
 
+    one_at_a_time = asyncio.Lock()
+
+    async def decoded(files: list[bytes]) -> np.ndarray:
+        if served.scaling is None:
+            return pictures.from_files(files, served.shape)
+        # A large picture takes a second and its memory: one request at a time, beside everything else.
+        async with asyncio.timeout(settings.seconds):
+            await one_at_a_time.acquire()
+        try:
+            return await asyncio.to_thread(pictures.from_files, files, served.shape, served.scaling)
+        finally:
+            one_at_a_time.release()
+
     async def asked(request: Request, images: np.ndarray) -> Answers:
         found = await batcher.ask(images)
         request.state.said = {"images": len(images), **served.seen(found)}
@@ -91,7 +108,8 @@ def application(settings: Settings, served: Served) -> ASGIApp:
 
     @app.post("/predict", summary="Classify images", **contract.predict(settings, served))
     async def predict(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        images = await _images(request, served.shape, settings.batch)
+        sent = await _sent(request, served.shape, settings.batch)
+        images = sent if isinstance(sent, np.ndarray) else await decoded(sent)
         found = await asked(request, images)
         said = [served.prediction(found, place) for place in range(len(images))]
         return Response(orjson.dumps({"predictions": said}), media_type=JSON)
@@ -238,13 +256,13 @@ class Outermost:
             self.events("request", path=path, status=status, ms=round(1000 * took, 3), client=client, **said)
 
 
-async def _images(request: Request, shape: pictures.Shape, most: int) -> np.ndarray:
-    """The images of a request to `/predict`, by its content type."""
+async def _sent(request: Request, shape: pictures.Shape, most: int) -> np.ndarray | list[bytes]:
+    """The images of a request to `/predict`, or the picture files, by its content type."""
     kind = _expect(request, JSON, "multipart/form-data", "image/")
     if kind == JSON:
         return pictures.from_json(await request.body(), shape, most)
     if kind == "image/":
-        return pictures.from_files([await request.body()], shape)
+        return [await request.body()]
     try:
         form = await _Form(request.headers, request.stream(), max_files=most + 1, max_fields=most + 1).parse()
     except MultiPartException as error:
@@ -256,7 +274,7 @@ async def _images(request: Request, shape: pictures.Shape, most: int) -> np.ndar
     if not files:
         raise InputError("the form has no file: send pictures, each as a file of the field 'images'.")
     pictures.counted(len(files), most)
-    return pictures.from_files(files, shape)
+    return files
 
 
 class _Form(MultiPartParser):

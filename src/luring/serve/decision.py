@@ -127,6 +127,7 @@ def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
     return Served(
         network=network,
         shape=(channels, height, width),
+        scaling=loaded.scaling,
         classes=classes,
         outputs=OUTPUTS[mode],
         prediction=prediction,
@@ -137,7 +138,7 @@ def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
 
 def app(settings: Settings) -> ASGIApp:
     """The server of a calibrated bundle."""
-    loaded = bundle.load(settings.bundle, target=settings.target, lure=settings.lure)
+    loaded = bundle.load(settings.bundle, target=settings.target, lure=settings.lure, weights=settings.weights)
     found = served(loaded, Detector.load(settings.bundle, loaded.target, loaded.decoy), settings.mode)
     found.network(np.zeros((settings.batch, *found.shape), np.float32))
     return application(settings, found)

@@ -31,6 +31,7 @@ def served(loaded: bundle.Bundle) -> Served:
     return Served(
         network=network,
         shape=(channels, height, width),
+        scaling=loaded.scaling,
         classes=classes,
         outputs={"logits": ("FP32", [len(classes)])},
         prediction=prediction,
@@ -41,6 +42,6 @@ def served(loaded: bundle.Bundle) -> Served:
 
 def app(settings: Settings) -> ASGIApp:
     """The server of a bundle."""
-    found = served(bundle.load(settings.bundle, target=settings.target, lure=settings.lure))
+    found = served(bundle.load(settings.bundle, target=settings.target, lure=settings.lure, weights=settings.weights))
     found.network(np.zeros((settings.batch, *found.shape), np.float32))
     return application(settings, found)

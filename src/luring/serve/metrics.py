@@ -9,6 +9,11 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client is told of the folder that workers share."""
 
 
+def restarts(registry: CollectorRegistry) -> Counter:
+    """Counted by the supervisor; on a page from the start."""
+    return Counter("luring_worker_restarts", "Workers that died and were replaced.", registry=registry)
+
+
 class Metrics:
     """What both servers count."""
 
@@ -29,6 +34,7 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
             registry=self.registry,
         )
+        restarts(self.registry)
 
     def everyone(self) -> CollectorRegistry:
         """The numbers of all workers."""

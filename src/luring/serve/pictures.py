@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from luring.errors import InputError
-from luring.picture import fitting_picture
+from luring.picture import LARGEST, fitting_picture
+from luring.scaling import Scaling
 
 Shape = tuple[int, int, int]
 
@@ -30,11 +31,11 @@ def parsed(body: bytes) -> dict[str, Any]:
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def from_json(body: bytes, shape: Shape, most: int) -> np.ndarray:
+def from_json(body: bytes, shape: Shape, most: int) -> np.ndarray | list[bytes]:
     """`{"images": [...]}`: each a nested list of numbers in [0, 1], [channels, height, width], or the base64 of a picture file.
 
     Returns:
-        [n, channels, height, width], float32.
+        [n, channels, height, width], float32; or the files, for `from_files`.
 
     Raises:
         InputError: anything else.
@@ -44,7 +45,7 @@ def from_json(body: bytes, shape: Shape, most: int) -> np.ndarray:
         raise InputError("'images' is no list of images: send at least one.")
     counted(len(images), most)  # pyright: ignore[reportUnknownArgumentType]
     if all(isinstance(image, str) for image in images):  # pyright: ignore[reportUnknownVariableType]
-        return from_files([_unpacked(image, place) for place, image in enumerate(images)], shape)  # pyright: ignore
+        return [_unpacked(image, place) for place, image in enumerate(images)]  # pyright: ignore
     array = _numbers(images)
     if array is None:
         raise InputError(
@@ -69,9 +70,19 @@ def _unpacked(text: str, place: int) -> bytes:
         raise InputError(f"image {place} is not base64 ({error}): send the file's bytes in base64.") from error
 
 
-def from_files(files: Sequence[bytes], shape: Shape) -> np.ndarray:
-    """Picture files of the classifier's size, as [n, channels, height, width] float32 in [0, 1]."""
-    found = [fitting_picture(data, f"image {place}", shape) for place, data in enumerate(files)]
+def from_files(files: Sequence[bytes], shape: Shape, scaling: Scaling | None = None) -> np.ndarray:
+    """Picture files as [n, channels, height, width] float32 in [0, 1].
+
+    Args:
+        files: what is in them.
+        shape: of an image.
+        scaling: that pictures of other sizes are brought to it by; `LARGEST` pixels are shared out evenly to them.
+
+    Raises:
+        InputError: one is no picture, too large, or of another size where there is no scaling.
+    """
+    largest = LARGEST // len(files)
+    found = [fitting_picture(data, f"image {place}", shape, scaling, largest) for place, data in enumerate(files)]
     return np.stack(found).astype(np.float32) / np.float32(255)
 
 

@@ -1,6 +1,7 @@
 """A server's processes: a supervisor that holds the port, and workers that answer; one that dies is replaced."""
 
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import resource
@@ -71,16 +72,13 @@ def serve(settings: Settings) -> None:
     )[: 2 if settings.surface == "decision" else 1]:
         if not (settings.bundle / file).exists():
             raise InputError(f"{settings.bundle} {missing}")
-    try:
-        import uvicorn
-        from uvicorn.supervisors import Multiprocess
+    # What a worker needs is missed before the port is taken, not after it.
+    for name in ("fastapi", "httptools", "orjson", "prometheus_client", "python_multipart", "uvicorn", "uvloop"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"{name} is missing: pip install 'luring[serve]'.")
+    import uvicorn
 
-        # What a worker needs is missed before the port is taken, not after it.
-        for name in ("fastapi", "httptools", "orjson", "prometheus_client", "python_multipart", "uvloop"):
-            importlib.import_module(name)
-        from luring.serve.connection import Connection
-    except ImportError as error:
-        raise InputError(f"{error.name} is missing: pip install 'luring[serve]'.") from error
+    from luring.serve.connection import Connection
 
     # As many connections as the system allows: most of them wait.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -116,8 +114,11 @@ def serve(settings: Settings) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * IDLE)
     with tempfile.TemporaryDirectory(prefix="luring-", dir=_memory()) as shared:
+        # It is read when prometheus_client is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        supervisor = Multiprocess(config, sockets=[listening])
+        from luring.serve.supervisor import Supervisor
+
+        supervisor = Supervisor(config, [listening])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(2)

@@ -25,8 +25,9 @@ class Settings:
         mib: of a request's body at most.
         rate: requests a second from one address, with bursts of twice as many; `None` for no limit.
         log: file that events are appended to; standard output where there is none.
-        target: `module:function` of the bundle's target, where it is not Luring's own.
+        target: the bundle's target, where the bundle does not hold it, as `luring.bundle.load` takes it.
         lure: likewise.
+        weights: likewise.
         token: that the decision server asks for.
         mode: of the decision server.
     """
@@ -45,6 +46,7 @@ class Settings:
     log: Path | None = None
     target: str | None = None
     lure: str | None = None
+    weights: Path | None = None
     token: str | None = None
     mode: Mode = "flag"
 
