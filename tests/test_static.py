@@ -1,0 +1,111 @@
+"""Adversarial examples of the target alone, and a lure that is fitted on them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from luring import answers, data, metrics, networks, recipes, static, training, transfer
+from luring.attacks import preset
+from luring.attacks.objectives import margin
+from luring.errors import InputError
+from luring.training import Schedule
+
+
+def linear(generator, classes=3, values=12):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(values, classes))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.randn(classes, values, generator=generator))
+    return network.eval().requires_grad_(False)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 1.0))
+def test_a_linear_targets_are_the_signs_of_its_weights_difference(seed, eps):
+    generator = torch.Generator().manual_seed(seed)
+    target, x = linear(generator), torch.rand(6, 1, 3, 4, generator=generator)
+    label, other = target(x).topk(2, dim=1).indices.unbind(1)
+    torch.manual_seed(seed)
+    found = static.examples(target, x, label, other, eps=eps)
+    torch.manual_seed(seed)
+    radius = eps * torch.rand(6, 1, 1, 1)
+    weight = target[1].weight
+    expected = (x + radius * (weight[other] - weight[label]).sign().view_as(x)).clamp(0, 1)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+    assert float((found - x).abs().max()) <= eps + 1e-6
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", progress=False)
+
+
+@pytest.fixture(scope="module")
+def target(digits):
+    torch.manual_seed(0)
+    network = networks.make_target("plain", digits.shape, 10)
+    training.classifier(network, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
+    return network.requires_grad_(False)
+
+
+def test_they_bring_the_target_nearer_to_its_runner_up(digits, target):
+    x = answers.prepare(digits.test.images[:200], target)
+    label, other = target(x).topk(2, dim=1).indices.unbind(1)
+    torch.manual_seed(0)
+    found = static.examples(target, x, label, other, eps=0.3)
+    assert float((margin(target(found), label) > margin(target(x), label)).double().mean()) >= 0.98
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+
+
+def fitted(digits, target, **asked):
+    torch.manual_seed(0)
+    lure = networks.plain_lure(digits.shape, 8)
+    training.lure(
+        lure, target, digits.train.images, digits.validation.images, schedule=Schedule(400, lr=5e-3), show=False, **asked
+    )
+    return networks.compose(lure, target)
+
+
+def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits, target):
+    """One seed, a short fit: the effect is large, and not bought by masking, for the attack fools both decoys."""
+    found = {}
+    for name, static_eps in (("bounded", None), ("strong", 0.3)):
+        decoy = fitted(digits, target, **recipes.asked("strong", eps=0.3) | {"static_eps": static_eps})
+        clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
+        attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
+        examples = transfer.craft(attack, decoy, clean, show=False)
+        right = metrics.accuracy(answers.labels(decoy, digits.test.images), digits.test.labels)
+        found[name] = transfer.transfer(target, decoy, examples, clean.labels).measures() | {"accuracy": right}
+    assert found["strong"]["dac"] >= found["bounded"]["dac"] + 0.2
+    assert found["strong"]["ac_mop"] <= 0.05
+    assert found["strong"]["accuracy"] >= found["bounded"]["accuracy"] - 0.05
+
+
+@pytest.mark.parametrize("eps", [0.0, -0.1, 1.5])
+def test_a_radius_that_cannot_be_is_refused(digits, target, eps):
+    with pytest.raises(InputError, match="give a radius above 0, 1 at most"):
+        fitted(digits, target, static_eps=eps)
+
+
+def test_an_autoencoder_is_not_fitted_on_them(digits, target):
+    with pytest.raises(InputError, match="another method than 'auto'"):
+        fitted(digits, target, static_eps=0.1, method="auto")
+
+
+class TestRecipes:
+    def test_the_paper_asks_for_the_papers_loss(self):
+        assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None}
+
+    def test_what_is_given_stands_in_place_of_the_recipes_own(self):
+        assert recipes.asked("strong", lam=0.1, eps=0.05) == {"lam": 0.1, "gap_max": 15.0, "static_eps": 0.05}
+
+    def test_a_radius_for_a_recipe_without_is_refused(self):
+        with pytest.raises(InputError, match="knows no radius"):
+            recipes.asked("paper", eps=0.1)
+
+    def test_an_unknown_one_is_refused(self):
+        with pytest.raises(InputError, match="give one of paper, strong"):
+            recipes.asked("best")
