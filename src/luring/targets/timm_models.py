@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Method, Scaling
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
@@ -35,7 +35,7 @@ def load(name: str, weights: Mapping[str, Tensor] | None) -> Target:
             network: Any = timm.create_model(model, pretrained=True)
         except Exception as error:  # each layer between here and the hub has its own
             raise InputError(
-                f"the pretrained weights of {name} cannot be had ({_line(error)}): give a safetensors file of its state_dict with --weights."
+                f"the pretrained weights of {name} cannot be had ({first_line(error)}): give a safetensors file of its state_dict with --weights."
             ) from error
         arguments = {"num_classes": int(network.num_classes), "in_chans": _channels(network)}
     else:
@@ -69,7 +69,7 @@ def _timm() -> Any:
         ) from error
     except RuntimeError as error:
         raise InputError(
-            f"timm cannot be imported ({_line(error)}): install the torchvision that belongs to your PyTorch."
+            f"timm cannot be imported ({first_line(error)}): install the torchvision that belongs to your PyTorch."
         ) from error
     return timm
 
@@ -89,7 +89,7 @@ def _made(timm: Any, model: str, arguments: Mapping[str, int]) -> nn.Module:
     try:
         made: nn.Module = timm.create_model(model, pretrained=False, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"timm cannot make {model} with {dict(arguments)} ({_line(error)}).") from error
+        raise InputError(f"timm cannot make {model} with {dict(arguments)} ({first_line(error)}).") from error
     return made
 
 
@@ -141,7 +141,3 @@ def _channels(network: nn.Module) -> int:
 def _for(channels: int, values: tuple[float, ...]) -> tuple[float, ...]:
     """Of three channels, for as many as there are: timm sums the first layer's weights for grey, and grey is seen through the mean."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),)
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
