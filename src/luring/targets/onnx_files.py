@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from luring.errors import InputError, first_line
 from luring.scaling import Scaling
 from luring.targets.exported import Fixed
+from luring.targets.libraries import library
 from luring.targets.onnx_operators import OPERATORS
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
@@ -112,11 +113,8 @@ def load(path: Path) -> Target:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path.")
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"{error.name} is missing: pip install 'luring[models]'.") from error
+    onnx: Any = library("onnx")
+    onnxruntime: Any = library("onnxruntime")
     try:
         model = onnx.load(path, load_external_data=False)
         outside = [one.name for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]

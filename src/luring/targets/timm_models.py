@@ -3,7 +3,6 @@
 import logging
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from luring.errors import InputError, first_line
 from luring.scaling import Method, Scaling
+from luring.targets.libraries import library
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
 
@@ -28,7 +28,7 @@ def load(name: str, weights: Mapping[str, Tensor] | None) -> Target:
     Raises:
         InputError: no such model, no hub, or weights of another one.
     """
-    timm, model = _timm(), name.removeprefix("timm:")
+    timm, model = library("timm"), name.removeprefix("timm:")
     _known(timm, model)
     if weights is None:
         try:
@@ -51,27 +51,11 @@ def rebuilt(name: str, config: Mapping[str, Any]) -> Target:
         InputError: no such model here.
         ValueError, KeyError, TypeError: the config is damaged.
     """
-    timm, model = _timm(), str(config["model"])
+    timm, model = library("timm"), str(config["model"])
     _known(timm, model)
     said = config["arguments"]
     arguments = {key: int(said[key]) for key in ("num_classes", "in_chans", "img_size") if key in said}
     return _target(_made(timm, model, arguments), name, model, arguments)
-
-
-def _timm() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import timm
-    except ImportError as error:
-        raise InputError(
-            f"{error.name or 'timm'} is missing: pip install 'luring[models]', and timm with the torchvision of your PyTorch."
-        ) from error
-    except RuntimeError as error:
-        raise InputError(
-            f"timm cannot be imported ({first_line(error)}): install the torchvision that belongs to your PyTorch."
-        ) from error
-    return timm
 
 
 def _known(timm: Any, model: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from luring.errors import InputError, first_line
 from luring.scaling import Method, Scaling
+from luring.targets.libraries import library, refusal
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
 
@@ -57,6 +58,8 @@ def load(name: str, *, bare: bool = False) -> Target:
             )
     except InputError:
         raise
+    except ImportError as error:  # its parts are imported when they are used
+        raise refusal("transformers", error) from error
     except Exception as error:  # each layer between here and the hub has its own
         raise InputError(
             f"{where} cannot be loaded as an image classifier ({first_line(error)}): give a hub id or a folder with config.json and model.safetensors."
@@ -78,22 +81,17 @@ def rebuilt(name: str, config: Mapping[str, Any]) -> Target:
     try:
         made: Any = transformers.AutoConfig.for_model(kind, **said)
         model = transformers.AutoModelForImageClassification.from_config(made, trust_remote_code=False)
+    except ImportError as error:
+        raise refusal("transformers", error) from error
     except Exception as error:  # whatever a model makes of numbers that do not fit
         raise InputError(f"the {kind} that the bundle describes cannot be made ({first_line(error)}).") from error
     return _target(model, name, made, Preprocessing())
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-
-        logging.getLogger("transformers").setLevel(logging.ERROR)
-        transformers.utils.logging.disable_progress_bar()
-        _ = transformers.AutoModelForImageClassification
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"transformers cannot be imported ({first_line(error)}): pip install 'luring[models]', and remove a torchvision that is not your PyTorch's."
-        ) from error
+    transformers: Any = library("transformers")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
