@@ -140,7 +140,8 @@ def distilled(
     """
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
-    top, wanted = _asked(crew, answers.logits, teacher, train), _asked(crew, answers.labels, teacher, validation)
+    with crew.together(_kept(state)):
+        top, wanted = _asked(crew, answers.logits, teacher, train), _asked(crew, answers.labels, teacher, validation)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
         return losses.c_e(net(images).float(), top[index])
