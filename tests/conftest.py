@@ -41,6 +41,13 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def apart(monkeypatch, tmp_path):
+    """The test sees neither the caches nor the data of whoever runs it, nor the hub."""
+    monkeypatch.setenv("LURING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LURING_DATA", raising=False)
+
+
 @pytest.fixture(scope="session")
 def torchvision():
     """What timm imports. PyPI's wheel is built for CUDA; beside a CPU PyTorch its operators are missing, and without their names it is not imported."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from luring import data, training
+from luring import augment, data, training
 from luring.augment import Moves, moved
 from luring.training import Schedule
 
@@ -72,13 +72,13 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
     def train(made, state):
         schedule = Schedule(8, batch=32, validations=2)
         training.classifier(
-            made, digits.train, digits.validation, schedule=schedule, moves=moves, state=state, show=False
+            made, digits.train, digits.validation, schedule=schedule, alter=moves, state=state, show=False
         )
         return made.state_dict()
 
     whole = train(network(), tmp_path / "whole")
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    draws, seen = training.moved, 0
+    draws, seen = augment.moved, 0
 
     def stop(images, how):
         nonlocal seen
@@ -87,7 +87,7 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draws(images, how)
 
-    monkeypatch.setattr(training, "moved", stop)
+    monkeypatch.setattr(augment, "moved", stop)
     with pytest.raises(KeyboardInterrupt):
         train(network(), tmp_path / "stopped")
     parts = train(network(), tmp_path / "stopped")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from luring.types import Images
+from luring.types import Images, Labels
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Moves:
     angle: float = 0.0
     shift: float = 0.0
     mirror: bool = False
+
+    def __call__(self, images: Images, _labels: Labels) -> Images:
+        """`moved`, as `luring.training.classifier` calls it."""
+        return moved(images, self)
 
 
 def moved(images: Images, moves: Moves) -> Images:

@@ -18,7 +18,7 @@ from torch import nn
 from luring import answers, data, metrics, networks, rows, scaling, targets
 from luring.atomic import replacing
 from luring.data import Dataset, Scaling
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.networks import Shape
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
@@ -187,7 +187,7 @@ def load(
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder}/config.json is damaged ({_line(error)}): fit the bundle again.") from error
+        raise InputError(f"{folder}/config.json is damaged ({first_line(error)}): fit the bundle again.") from error
     if seen is not None and found.preprocessing is not None:
         found = found.seeing(seen)
     if said["stored"] and found.file is None and weights is None and not isinstance(target, Target):
@@ -315,7 +315,7 @@ def _folder(name: Path | str) -> Path:
         return Path(snapshot_download(str(name), allow_patterns=kept))
     except Exception as error:  # each version of the hub's client has its own
         raise InputError(
-            f"{name} is no folder here, and the hub gives no bundle of that name ({_line(error)}): check the name."
+            f"{name} is no folder here, and the hub gives no bundle of that name ({first_line(error)}): check the name."
         ) from error
 
 
@@ -336,7 +336,7 @@ def _config(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is damaged ({_line(error)}): fit the bundle again.") from error
+        raise InputError(f"{path} is damaged ({first_line(error)}): fit the bundle again.") from error
     return config
 
 
@@ -366,7 +366,3 @@ def _fill(network: nn.Module, folder: Path, name: str, digests: Mapping[str, str
     if digests is not None and digest(network) != digests.get(name):
         raise InputError(f"{path} holds other weights than its config.json says: it was changed; fit the bundle again.")
     network.eval()
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Scaling, scale_picture
 
 
@@ -40,7 +40,7 @@ def decoded_picture(
             deep = picture.mode[0] in "IF" or any(";16" in layout for layout in layouts)
             values = None if deep else _values(picture, scaling)
     except Exception as error:  # whatever a decoder makes of damaged bytes
-        raise DamagedError(f"{name} cannot be decoded ({_line(error)}); replace or remove it.") from error
+        raise DamagedError(f"{name} cannot be decoded ({first_line(error)}); replace or remove it.") from error
     if values is None:
         raise InputError(f"{name} has more than 8 bits a value; convert it to 8-bit grey or RGB.")
     return values
@@ -135,8 +135,3 @@ def _values(picture: Image.Image, scaling: Scaling | None) -> np.ndarray:
     if picture.mode == "P":
         picture = picture.convert("RGBA")  # straight to RGB, Pillow warns where the palette has transparency
     return np.asarray(picture.convert("RGB"))
-
-
-def _line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

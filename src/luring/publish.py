@@ -13,7 +13,7 @@ from luring import bundle as bundles
 from luring import networks
 from luring.bundle import Bundle
 from luring.data import KNOWN, Dataset
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.weights import halved
 
 TOLERANCE = 0.001
@@ -151,9 +151,8 @@ def upload(folder: Path, repo: str) -> str:
         address = hub.create_repo(repo, exist_ok=True)
         hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="A bundle of Luring")
     except Exception as error:  # each version of the client has its own
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
-            f"the hub did not take {repo} ({first}): log in with 'hf auth login', look at the name and the network, and run the same command again."
+            f"the hub did not take {repo} ({first_line(error)}): log in with 'hf auth login', look at the name and the network, and run the same command again."
         ) from error
     return str(address)
 

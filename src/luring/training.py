@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from luring import answers, average, losses, processes, rooms, static, stopping
 from luring.ahead import fetched
-from luring.augment import Moves, moved
+from luring.augment import Moves
 from luring.data import Split
 from luring.errors import InputError
 from luring.frozen import frozen
+from luring.metrics import accuracy
 from luring.networks import check_lure
 from luring.processes import Processes
 from luring.progress import progress
@@ -75,12 +76,11 @@ def classifier(
     validation: Split,
     *,
     schedule: Schedule,
-    moves: Moves | None = None,
+    alter: Callable[[Tensor, Tensor], Tensor] | None = None,
     seed: int = 0,
     state: Path | None = None,
     show: bool = True,
     name: str = "target",
-    perturb: Callable[[Tensor, Tensor], Tensor] | None = None,
     log: Log | None = None,
 ) -> Fitted:
     """Train a classifier from labels by cross-entropy, in place: a target, or lure and target as one (the baseline Stack).
@@ -90,13 +90,12 @@ def classifier(
         train: images and labels, a part of what `luring.data.load` gives.
         validation: the same, for choosing the state that is kept.
         schedule: how long and how fast.
-        moves: how the training images are moved at random each time they are seen; `None` leaves them as they are.
-        seed: of the order of the images, of their moves and of dropout; initial weights are the caller's.
+        alter: from the images of a step, in [0, 1], and their labels to the images trained on: `luring.augment.Moves`, say; an attack on the
+            network makes adversarial training of it (Madry et al. 2018). The state kept is chosen by the images as they are.
+        seed: of the order of the images, of PyTorch's draws in `alter`, and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
         show: show progress.
         name: what the progress calls it.
-        perturb: from the images of a step, in [0, 1], and their labels to the images trained on: an attack on the network makes
-            adversarial training of it (Madry et al. 2018). The state kept is chosen by the clean validation images.
         log: called with the loss, the learning rate and the scores now and then.
 
     Raises:
@@ -109,21 +108,16 @@ def classifier(
     answers.logits(network, train.images[:2])
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
-        if moves is not None:
-            images = moved(images, moves)
-        if perturb is not None:
-            images = perturb(images, labels[index])
+        if alter is not None:
+            images = alter(images, labels[index])
         return F.cross_entropy(net(images).float(), labels[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(
-            lambda part: answers.labels(network, part), validation_images, answers.at_once(validation_images)
-        )
-        accuracy = float((found == truth).float().mean())
-        return accuracy, {"validation accuracy": accuracy}
+        right = accuracy(_asked(crew, answers.labels, network, validation_images), truth)
+        return right, {"validation accuracy": right}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
-    identity |= {"moves": asdict(moves)} if moves else {}
+    identity |= {"moves": asdict(alter)} if isinstance(alter, Moves) else {}
     return _train(crew, network, loss, score, images, schedule, seed, state, identity, show, log)
 
 
@@ -146,15 +140,15 @@ def distilled(
     """
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
-    top, wanted = answers.logits(teacher, train), answers.labels(teacher, validation)
+    with crew.together(_kept(state)):
+        top, wanted = _asked(crew, answers.logits, teacher, train), _asked(crew, answers.labels, teacher, validation)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
         return losses.c_e(net(images).float(), top[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(lambda part: answers.labels(network, part), validation, answers.at_once(validation))
-        agreement = float((found == wanted).float().mean())
-        return agreement, {"agreement": agreement}
+        agreed = accuracy(_asked(crew, answers.labels, network, validation), wanted)
+        return agreed, {"agreement": agreed}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "answers": _digest(top.argmax(1))}
     return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, None)
@@ -214,15 +208,12 @@ def lure(
     check_lure(network, answers.prepare(train[:2], network))
     with crew.together(_kept(state)):
         if method == "c_e":
-            top = crew.spread(lambda part: answers.logits(target, part), train, answers.at_once(train))
+            top = _asked(crew, answers.logits, target, train)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
-            two = crew.spread(
-                lambda part: answers.logits(target, part).topk(2, dim=1).indices, train, answers.at_once(train)
-            )
-            first, second = two.unbind(1)
-        wanted = crew.spread(lambda part: answers.labels(target, part), validation, some)
+            first, second = _asked(crew, _two_best, target, train).unbind(1)
+        wanted = _asked(crew, answers.labels, target, validation)
     decoy = nn.Sequential(network, target)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
@@ -247,13 +238,12 @@ def lure(
         return value.expand(len(part))
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(lambda part: answers.labels(decoy, part), validation, some)
-        agreement = float((found == wanted).float().mean())
-        scores = {"agreement": agreement}
+        found = _asked(crew, answers.labels, decoy, validation)
+        scores = {"agreement": accuracy(found, wanted)}
         if truth is not None:
-            scores = {"validation accuracy": float((found == truth.to(found.device)).float().mean()), **scores}
+            scores = {"validation accuracy": accuracy(found, truth.to(found.device)), **scores}
         if method != "auto":
-            return agreement, scores
+            return scores["agreement"], scores
         sums = crew.spread(restored, validation, some)[::some]
         return -float(sums.sum()) / len(validation), scores
 
@@ -262,6 +252,15 @@ def lure(
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target):
         return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
+
+
+def _asked(crew: Processes, what: Callable[[nn.Module, Tensor], Tensor], model: nn.Module, images: Tensor) -> Tensor:
+    """What a model answers to all images (`answers.labels`, say), each process asking it for some."""
+    return crew.spread(lambda part: what(model, part), images, answers.at_once(images))
+
+
+def _two_best(model: nn.Module, images: Tensor) -> Tensor:
+    return answers.logits(model, images).topk(2, dim=1).indices
 
 
 def _train(

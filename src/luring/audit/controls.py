@@ -138,7 +138,7 @@ def controls(
             # Random starts come from the run's own randomness, which a saved state holds.
             return pgd(network, images, labels, eps=eps, step=2.5 * eps / PGD_STEPS, steps=PGD_STEPS)
 
-        fit_classifier(ADVERSARIAL, budget.adversarial, perturb=perturb)(network, state)
+        fit_classifier(ADVERSARIAL, budget.adversarial, alter=perturb)(network, state)
 
     for name in budget.controls:
         if name == bundle.config["method"]:

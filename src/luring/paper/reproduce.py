@@ -170,7 +170,7 @@ class Run:
                 dataset.train,
                 dataset.validation,
                 schedule=schedule,
-                moves=self.experiment.moves,
+                alter=self.experiment.moves,
                 seed=self.seed,
                 state=state,
                 show=self.show,

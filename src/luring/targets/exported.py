@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Scaling
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
@@ -57,7 +57,7 @@ def load(path: Path) -> Target:
             network: nn.Module = program.module()
     except Exception as error:  # whatever a damaged program brings about
         raise InputError(
-            f"{path} cannot be loaded ({_line(error)}): export it again with torch.export.save of this PyTorch, {torch.__version__}."
+            f"{path} cannot be loaded ({first_line(error)}): export it again with torch.export.save of this PyTorch, {torch.__version__}."
         ) from error
     inputs = program.graph_signature.user_inputs
     shapes = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
@@ -82,7 +82,7 @@ def _look(path: Path) -> None:
             wrong = next(filter(None, (_wrong(archive, name) for name in archive.namelist())), None)
     except Exception as error:  # damaged in one of many ways
         raise InputError(
-            f"{path} is no program of torch.export.save, or not safe to read ({_line(error)}): export it again."
+            f"{path} is no program of torch.export.save, or not safe to read ({first_line(error)}): export it again."
         ) from error
     if wrong is not None:
         raise InputError(f"{path} holds {wrong}: export it again, with PyTorch's own operators and plain tensors.")
@@ -106,7 +106,3 @@ def _wrong(archive: zipfile.ZipFile, name: str) -> str | None:
 def _one(output: Any) -> Tensor:
     found: Any = output[0] if isinstance(output, tuple | list) and len(output) == 1 else output  # pyright: ignore[reportUnknownVariableType]
     return found
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Scaling
 from luring.targets.exported import Fixed
+from luring.targets.libraries import library
 from luring.targets.onnx_operators import OPERATORS
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
@@ -112,16 +113,13 @@ def load(path: Path) -> Target:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}: check the path.")
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f"{error.name} is missing: pip install 'luring[models]'.") from error
+    onnx: Any = library("onnx")
+    onnxruntime: Any = library("onnxruntime")
     try:
         model = onnx.load(path, load_external_data=False)
         outside = [one.name for one in model.graph.initializer if one.data_location == onnx.TensorProto.EXTERNAL]
     except Exception as error:  # whatever damaged protobuf brings about
-        raise InputError(f"{path} is no ONNX file that can be read ({_line(error)}): export it again.") from error
+        raise InputError(f"{path} is no ONNX file that can be read ({first_line(error)}): export it again.") from error
     if outside:
         raise InputError(
             f"{path} keeps its weights in other files ({outside[0]}, …): save it as one file (onnx.save_model with save_as_external_data=False)."
@@ -137,7 +135,7 @@ def load(path: Path) -> Target:
     try:
         session = onnxruntime.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own, a class for each reason
-        raise InputError(f"onnxruntime cannot run {path} ({_line(error)}): export it again.") from error
+        raise InputError(f"onnxruntime cannot run {path} ({first_line(error)}): export it again.") from error
     _compare(network, session, path, [batch or 2, channels or 3, height or FREE, width or FREE])
     preprocessing = Preprocessing(scaling, channels if channels in (1, 3) else None)
     return Target(Preprocessed(network, preprocessing).eval(), "onnx", path.name, file=path)
@@ -170,7 +168,7 @@ def _compare(network: nn.Module, session: Any, path: Path, shape: Sequence[int])
         raise
     except Exception as error:  # either side's
         raise InputError(
-            f"{path} could not be compared on images {list(shape)} ({type(error).__name__}: {_line(error)}): export it with fixed sides."
+            f"{path} could not be compared on images {list(shape)} ({type(error).__name__}: {first_line(error)}): export it with fixed sides."
         ) from error
     if ours.shape != theirs.shape:
         raise InputError(
@@ -181,7 +179,3 @@ def _compare(network: nn.Module, session: Any, path: Path, shape: Sequence[int])
         raise InputError(
             f"{path} answers otherwise here than in onnxruntime (largest difference {largest:.1e}, allowed {TOLERANCE:g}): it cannot be used."
         )
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

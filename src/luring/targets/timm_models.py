@@ -3,14 +3,14 @@
 import logging
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Method, Scaling
+from luring.targets.libraries import library
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
 
@@ -28,14 +28,14 @@ def load(name: str, weights: Mapping[str, Tensor] | None) -> Target:
     Raises:
         InputError: no such model, no hub, or weights of another one.
     """
-    timm, model = _timm(), name.removeprefix("timm:")
+    timm, model = library("timm"), name.removeprefix("timm:")
     _known(timm, model)
     if weights is None:
         try:
             network: Any = timm.create_model(model, pretrained=True)
         except Exception as error:  # each layer between here and the hub has its own
             raise InputError(
-                f"the pretrained weights of {name} cannot be had ({_line(error)}): give a safetensors file of its state_dict with --weights."
+                f"the pretrained weights of {name} cannot be had ({first_line(error)}): give a safetensors file of its state_dict with --weights."
             ) from error
         arguments = {"num_classes": int(network.num_classes), "in_chans": _channels(network)}
     else:
@@ -51,27 +51,11 @@ def rebuilt(name: str, config: Mapping[str, Any]) -> Target:
         InputError: no such model here.
         ValueError, KeyError, TypeError: the config is damaged.
     """
-    timm, model = _timm(), str(config["model"])
+    timm, model = library("timm"), str(config["model"])
     _known(timm, model)
     said = config["arguments"]
     arguments = {key: int(said[key]) for key in ("num_classes", "in_chans", "img_size") if key in said}
     return _target(_made(timm, model, arguments), name, model, arguments)
-
-
-def _timm() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import timm
-    except ImportError as error:
-        raise InputError(
-            f"{error.name or 'timm'} is missing: pip install 'luring[models]', and timm with the torchvision of your PyTorch."
-        ) from error
-    except RuntimeError as error:
-        raise InputError(
-            f"timm cannot be imported ({_line(error)}): install the torchvision that belongs to your PyTorch."
-        ) from error
-    return timm
 
 
 def _known(timm: Any, model: str) -> None:
@@ -89,7 +73,7 @@ def _made(timm: Any, model: str, arguments: Mapping[str, int]) -> nn.Module:
     try:
         made: nn.Module = timm.create_model(model, pretrained=False, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"timm cannot make {model} with {dict(arguments)} ({_line(error)}).") from error
+        raise InputError(f"timm cannot make {model} with {dict(arguments)} ({first_line(error)}).") from error
     return made
 
 
@@ -141,7 +125,3 @@ def _channels(network: nn.Module) -> int:
 def _for(channels: int, values: tuple[float, ...]) -> tuple[float, ...]:
     """Of three channels, for as many as there are: timm sums the first layer's weights for grey, and grey is seen through the mean."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),)
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from luring.errors import InputError
+from luring.errors import InputError, first_line
 from luring.scaling import Method, Scaling
+from luring.targets.libraries import library, refusal
 from luring.targets.preprocessing import Preprocessed, Preprocessing
 from luring.targets.target import Target
 
@@ -57,9 +58,11 @@ def load(name: str, *, bare: bool = False) -> Target:
             )
     except InputError:
         raise
+    except ImportError as error:  # its parts are imported when they are used
+        raise refusal("transformers", error) from error
     except Exception as error:  # each layer between here and the hub has its own
         raise InputError(
-            f"{where} cannot be loaded as an image classifier ({_line(error)}): give a hub id or a folder with config.json and model.safetensors."
+            f"{where} cannot be loaded as an image classifier ({first_line(error)}): give a hub id or a folder with config.json and model.safetensors."
         ) from error
     preprocessing = _preprocessing(_processor(where, folder), config, where)
     return _target(model, folder.name if folder.is_dir() else name, config, preprocessing)
@@ -78,22 +81,17 @@ def rebuilt(name: str, config: Mapping[str, Any]) -> Target:
     try:
         made: Any = transformers.AutoConfig.for_model(kind, **said)
         model = transformers.AutoModelForImageClassification.from_config(made, trust_remote_code=False)
+    except ImportError as error:
+        raise refusal("transformers", error) from error
     except Exception as error:  # whatever a model makes of numbers that do not fit
-        raise InputError(f"the {kind} that the bundle describes cannot be made ({_line(error)}).") from error
+        raise InputError(f"the {kind} that the bundle describes cannot be made ({first_line(error)}).") from error
     return _target(model, name, made, Preprocessing())
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-
-        logging.getLogger("transformers").setLevel(logging.ERROR)
-        transformers.utils.logging.disable_progress_bar()
-        _ = transformers.AutoModelForImageClassification
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"transformers cannot be imported ({_line(error)}): pip install 'luring[models]', and remove a torchvision that is not your PyTorch's."
-        ) from error
+    transformers: Any = library("transformers")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
@@ -135,7 +133,7 @@ def _processor(where: str, folder: Path) -> dict[str, Any]:
         return dict(said)
     except Exception as error:  # each version of the hub's client has its own
         raise InputError(
-            f"{where} has no preprocessor_config.json that can be read ({_line(error)}): without it nobody knows what its images look like; write one."
+            f"{where} has no preprocessor_config.json that can be read ({first_line(error)}): without it nobody knows what its images look like; write one."
         ) from error
 
 
@@ -170,9 +168,5 @@ def _preprocessing(said: Mapping[str, Any], config: Any, where: str) -> Preproce
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"the preprocessor_config.json of {where} cannot be used ({type(error).__name__}: {_line(error)}): correct it."
+            f"the preprocessor_config.json of {where} cannot be used ({type(error).__name__}: {first_line(error)}): correct it."
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
