@@ -24,7 +24,7 @@ def classifier():
     )
 '''
 FIT = ("--lure-share", "0.5", "--steps", "4000", "--lr", "0.003", "--batch", "64")
-RECIPE = {"luring": ("--recipe", "strong", "--eps", "0.1"), "c_e": ()}
+RECIPE = {"luring": ("--recipe", "strong", "--eps", "0.05"), "c_e": ()}
 ATTACK = ("--attacks", "dim-ti", "--eps", "0.1", "--n", "1000")
 
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from luring.errors import InputError
 from luring.scaling import Scaling, read, scale
@@ -60,16 +60,25 @@ class Preprocessed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[batch, channels, height, width] in [0, 1] to logits, [batch, classes]."""
         wanted = self.preprocessing
-        if wanted.channels is not None and images.shape[1] != wanted.channels:
-            if images.shape[1] == 1:
-                images = images.expand(-1, wanted.channels, -1, -1)
-            else:
-                weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).reshape(1, 3, 1, 1)
-                images = (images * weights).sum(1, keepdim=True)
-        size = wanted.scaling
-        if size is not None and (size.height, size.width) != tuple(images.shape[-2:]):
-            images = scale(images, size)
-        return self.classifier((images - self.mean) / self.std)
+        scaling = None if wanted.scaling is None else astuple(wanted.scaling)
+        return self.classifier((_fitted(images, wanted.channels, scaling) - self.mean) / self.std)
+
+
+def _fitted(images: Tensor, channels: int | None, scaling: tuple[Any, ...] | None) -> Tensor:
+    """Images with as many channels, and scaled; in plain values, for it is one step of a traced graph."""
+    if channels is not None and images.shape[1] != channels:
+        if images.shape[1] == 1:
+            images = images.expand(-1, channels, -1, -1)
+        else:
+            weights = torch.tensor(GREY, dtype=images.dtype, device=images.device).reshape(1, 3, 1, 1)
+            images = (images * weights).sum(1, keepdim=True)
+    if scaling is not None and scaling[:2] != tuple(images.shape[-2:]):
+        images = scale(images, Scaling(*scaling))
+    return images
+
+
+# What it does depends on the images' shape: a trace of the classifier's layers keeps it whole.
+fx.wrap("_fitted")
 
 
 def described(preprocessing: Preprocessing) -> dict[str, Any]:
