@@ -13,7 +13,10 @@ from torch import fx, nn
 from luring import networks
 from luring.attacks import pgd
 from luring.attacks.quick import AFTER, _say, quick
+from luring.audit.suspicious import cuts
 from luring.frozen import frozen
+from luring.scaling import Scaling
+from luring.targets.preprocessing import Preprocessed, Preprocessing
 from test_attacks import generator, rand
 
 torch.set_num_threads(1)
@@ -152,6 +155,29 @@ def test_the_model_itself_is_not_changed():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
     assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "shape"),
+    [
+        (Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2,)), (3, 16, 16)),
+        (Preprocessing(Scaling(16, 16), 3, (0.5,), (0.2,)), (1, 20, 24)),
+    ],
+)
+def test_a_target_with_its_preprocessing_is_folded_and_cut_at_its_layers(preprocessing, shape, caplog):
+    own = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 10)
+    )
+    target = Preprocessed(own, preprocessing)
+    decoy = lived(networks.compose(networks.plain_lure(shape, 4), target))
+    x = rand(4, *shape, dtype=torch.float32)
+    with caplog.at_level(logging.INFO, "luring"):
+        faster = quick(decoy, x)
+    assert faster is not decoy, caplog.text
+    assert torch.allclose(faster(x), decoy(x), rtol=1e-3, atol=1e-4)
+    # Behind P: what M is fed, and what its layers give.
+    assert sum(cut.shape == shape for cut in cuts(decoy, shape)) >= 1
+    assert any(cut.shape == (8, 7, 7) for cut in cuts(decoy, shape))
 
 
 class Branching(nn.Module):

@@ -64,7 +64,13 @@ def fitted(digits, target, **asked):
     torch.manual_seed(0)
     lure = networks.plain_lure(digits.shape, 8)
     training.lure(
-        lure, target, digits.train.images, digits.validation.images, schedule=Schedule(400, lr=5e-3), show=False, **asked
+        lure,
+        target,
+        digits.train.images,
+        digits.validation.images,
+        schedule=Schedule(400, lr=5e-3),
+        show=False,
+        **asked,
     )
     return networks.compose(lure, target)
 

@@ -12,8 +12,8 @@ Name: TypeAlias = Literal["paper", "strong"]
 EPS = 0.1
 """Radius of the recipe `strong`, where none is given."""
 
-LAM, GAP_MAX = 0.3, 15.0
-"""λ and the bound on the gap of the recipe `strong`."""
+GAP_MAX = 15.0
+"""Bound on the gap of the recipe `strong`, in logits."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {"paper": Recipe(1.0, None, False), "strong": Recipe(LAM, GAP_MAX, True)}
+    {"paper": Recipe(1.0, None, False), "strong": Recipe(1.0, GAP_MAX, True)}
 )
 """By name: the paper's, and what came of the trials (docs/research.md)."""
 

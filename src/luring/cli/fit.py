@@ -62,7 +62,7 @@ def fit(
         method: luring (the paper's loss), luring_alt (its L'), or a baseline: c_e, auto, stack.
         recipe: paper, or strong: less accuracy lost, and far less of what fools the decoy fools the target (docs/research.md).
         eps: of the recipe strong: the largest perturbation it is fitted against, images in [0, 1]; 0.1 where it is not given.
-        lam: weight of the luring loss's gap, where it is not the recipe's own: 1, of strong 0.3.
+        lam: weight of the luring loss's gap, where it is not the recipe's own, 1.
         gap_max: bound on that gap in logits, where it is not the recipe's own: none, of strong 15.
         steps: batches the lure is fitted for.
         target_steps: batches the target is trained for, from labels; 5000 for Luring's own without weights, else none.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from luring.paper.experiments import Attacked, Experiment, Lure
-from luring.recipes import GAP_MAX, LAM
+from luring.recipes import GAP_MAX
 from luring.training import Schedule
 
 
@@ -16,8 +16,8 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     return MappingProxyType(
         {
             "luring": Lure(schedule),
-            "strong": Lure(schedule, LAM, GAP_MAX, eps, "luring"),
-            "bounded": Lure(schedule, LAM, GAP_MAX, method="luring"),
+            "strong": Lure(schedule, gap_max=GAP_MAX, static_eps=eps, method="luring"),
+            "bounded": Lure(schedule, gap_max=GAP_MAX, method="luring"),
             "static": Lure(schedule, static_eps=eps, method="luring"),
         }
     )
