@@ -183,6 +183,17 @@ def test_a_target_with_its_preprocessing_is_folded_and_cut_at_its_layers(preproc
     assert any(cut.shape == (8, 7, 7) for cut in cuts(decoy, shape))
 
 
+@pytest.mark.parametrize("side", [20, 21])
+def test_a_lure_that_folds_squares_is_traced(side, monkeypatch):
+    monkeypatch.setattr(networks.Folded, "forward", inspect.unwrap(networks.Folded.forward))
+    shape = (3, side, side)
+    decoy = lived(networks.compose(networks.plain_lure(shape, 8, 2), networks.plain_target(shape, 10)))
+    x = rand(4, *shape, dtype=torch.float32)
+    faster = quick(decoy, x)
+    assert faster is not decoy
+    assert torch.allclose(faster(x), decoy(x), rtol=1e-4, atol=1e-5)
+
+
 class Branching(nn.Module):
     def __init__(self):
         super().__init__()

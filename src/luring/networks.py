@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -181,11 +181,18 @@ class Folded(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[batch, channels, height, width] to the same."""
         height, width = images.shape[-2:]
-        below, right = -height % self.fold, -width % self.fold
-        if below or right:
-            images = F.pad(images, (0, right, 0, below), mode="replicate")
-        seen = F.pixel_shuffle(self.inner(F.pixel_unshuffle(images, self.fold)), self.fold)
-        return seen[..., :height, :width]
+        squares = F.pixel_unshuffle(_continued(images, self.fold), self.fold)
+        return F.pixel_shuffle(self.inner(squares), self.fold)[..., :height, :width]
+
+
+def _continued(images: Tensor, fold: int) -> Tensor:
+    """Images whose sides `fold` divides, by repeating their last pixels."""
+    below, right = (-side % fold for side in images.shape[-2:])
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+
+
+# What it does depends on the images' shape: a trace keeps it whole.
+fx.wrap("_continued")
 
 
 WIDTHS = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
