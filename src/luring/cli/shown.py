@@ -11,7 +11,7 @@ from luring.cli.app import say
 def show(rows: list[dict[str, object]], folder: Path) -> None:
     """Write the page, print the tables and the findings, and say where the page is; an audit's rows have a page of their own."""
     from luring.audit.tables import is_audit
-    from luring.paper import printed, report, summary, tables
+    from luring.paper import printed, report, summary, tables, trials
 
     audited = [row for row in rows if is_audit(row)]
     rows = [row for row in rows if not is_audit(row)]
@@ -28,6 +28,8 @@ def show(rows: list[dict[str, object]], folder: Path) -> None:
             f"{finding.verdict}: {finding.text}" for finding in found
         ]:
             console.print(escape(line), highlight=False)
+    if tried := [row for row in rows if row["scale"] == "research"]:
+        say(trials.markdown(tried))
     say(f"\nThe page is {(folder / 'report.html').resolve()}")
 
 

@@ -164,14 +164,14 @@ def markdown(rows: Sequence[Row]) -> str:
         accuracy, transfer = tables.accuracy(section), tables.attacked(section)
         if accuracy:
             body = [_accuracy_cells(line, paper=tables.has_paper(accuracy)) for line in accuracy]
-            parts += [_table(_accuracy_head(accuracy), body, names=1), accuracy_note(accuracy)]
+            parts += [as_table(_accuracy_head(accuracy), body, names=1), accuracy_note(accuracy)]
         if transfer:
             names = tables.architectures(transfer)
             body = [
                 [words.attack(line.attack), f"{line.eps:g}", *(_markdown_cell(line, name) for name in names)]
                 for line in transfer
             ]
-            parts.append(_table(["Attack", "ε", *map(words.architecture, names)], body, names=2))
+            parts.append(as_table(["Attack", "ε", *map(words.architecture, names)], body, names=2))
             note = transfer_note(transfer).replace(f"{BEST} best DAC of the line", "Bold: the best DAC of the line")
             parts.append(f"Each cell: AC_M∘P / AC_M / DAC. {note}")
     return "\n\n".join(parts) + "\n"
@@ -188,7 +188,7 @@ def _markdown_cell(line: Line, architecture: str) -> str:
     return f"{shown}<br>paper " + " / ".join(number(v.paper) + (SHORT if v.short else "") for v in cell.values())
 
 
-def _table(head: list[str], body: list[list[str]], *, names: int) -> str:
+def as_table(head: list[str], body: list[list[str]], *, names: int) -> str:
     """A Markdown table whose first `names` columns hold names and the others figures."""
     rule = [":--"] * names + ["--:"] * (len(head) - names)
     lines = [head, rule, *([cell.replace("|", "\\|") for cell in line] for line in body)]
