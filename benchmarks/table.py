@@ -1,4 +1,4 @@
-"""The tables of docs/attacks.md and docs/training.md from the rows of the benchmarks: `python benchmarks/table.py`."""
+"""The tables of docs/attacks.md, docs/training.md and docs/serving.md from the rows of the benchmarks: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -73,6 +73,37 @@ def fitting(found: list[Row]) -> str:
     return "\n".join([*lines, "", *long])
 
 
+def serving(found: list[Row]) -> str:
+    """The tables of docs/serving.md: each server under load, and the guard beside the bare target."""
+    lines = [
+        "| server | images/s | of the bare loop | p50, s | p99, s | at four times the load: p99, s | turned away | MiB before, after, after four times the load |"
+    ]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for row in rows.select(found, kind="serving"):
+        load, more = row["load"], row["load_times_4"]
+        answered = more["statuses"].get("200", 0) / sum(more["statuses"].values())
+        lines.append(
+            f"| {row['architecture']} | {row['images_per_second']:.0f} | {row['of_bare']:.2f} | {load['p50']:.2f} | {load['p99']:.2f} | {more['p99']:.2f} "
+            f"| {1 - answered:.0%} | {', '.join(map(str, row['mib']))} |"
+        )
+    lines += [
+        "",
+        "| lure | of the target's multiply-adds | guard over target, one image | guard over target, 128 images |",
+        "|---|--:|--:|--:|",
+    ]
+    for row in rows.select(found, kind="guard_cost"):
+        target, lure = row["settings"]["multiply_adds"]
+        shown = [
+            f"{row[batch]['of_target']:.1f} ({low:.1f} to {high:.1f})"
+            for batch in ("batch_1", "batch_128")
+            for low, high in [row[batch]["of_target_range"]]
+        ]
+        lines.append(
+            f"| {row['settings']['lure']} ({row['architecture']}) | {lure / target:.2f} | {' | '.join(shown)} |"
+        )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     stored = rows.read(Path(__file__).parent / "rows.jsonl")
-    print(markdown(stored), fitting(stored), sep="\n\n")
+    print(markdown(stored), fitting(stored), serving(stored), sep="\n\n")

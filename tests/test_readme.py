@@ -6,7 +6,7 @@ import torch
 
 from luring import rows
 from luring.audit import printed as audited
-from luring.paper import printed
+from luring.paper import printed, trials
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,3 +57,15 @@ def test_the_table_of_fitting_is_drawn_from_the_stored_rows():
     drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["fitting"](rows.read(ROOT / "benchmarks/rows.jsonl"))
     shown = (ROOT / "docs/training.md").read_text().split("<!-- fitting -->\n")[1].split("<!-- /fitting -->")[0]
     assert shown.strip() == drawn.strip()
+
+
+def test_the_tables_of_serving_are_drawn_from_the_stored_rows():
+    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["serving"](rows.read(ROOT / "benchmarks/rows.jsonl"))
+    shown = (ROOT / "docs/serving.md").read_text().split("<!-- serving -->\n")[1].split("<!-- /serving -->")[0]
+    assert shown.strip() == drawn.strip()
+
+
+def test_the_trials_are_drawn_from_the_stored_rows():
+    shown = (ROOT / "docs/research.md").read_text().split("<!-- research -->\n")[1].split("<!-- /research -->")[0]
+    found = [row for name in ("mnist", "digits") for row in rows.read(ROOT / f"results/research-{name}/rows.jsonl")]
+    assert shown.strip() == trials.markdown(found).strip()
