@@ -22,10 +22,22 @@ def lure():
 
 def test_accelerate_launch_of_two_fits_what_one_process_fits(tmp_path, monkeypatch, capsys):
     """The real command, two processes on the CPU, from images to a bundle."""
-    quick = ("fit", "--data", "digits", "--out", "b", "--lure", "shop:lure", "--target-steps", "6", "--steps", "6")
+    quick = (
+        "fit",
+        "--data",
+        "digits",
+        "--out",
+        "b",
+        "--lure",
+        "launched_shop:lure",
+        "--target-steps",
+        "6",
+        "--steps",
+        "6",
+    )
     launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     launch += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "launched_shop.py").write_text(SHOP)
     # `accelerate` itself imports timm, and with it torchvision; no settings of whoever runs the tests are read.
     settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
