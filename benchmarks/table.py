@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from luring import rows
+from luring.paper.printed import as_table
 from luring.paper.words import MISSING
 from luring.paper.words import attack as name_of
 from luring.rows import Row
@@ -75,22 +76,24 @@ def fitting(found: list[Row]) -> str:
 
 def serving(found: list[Row]) -> str:
     """The tables of docs/serving.md: each server under load, and the guard beside the bare target."""
-    lines = [
-        "| server | images/s | of the bare loop | p50, s | p99, s | at four times the load: p99, s | turned away | MiB before, after, after four times the load |"
+    head = [
+        "server",
+        "images/s",
+        "of the bare loop",
+        "p50, s",
+        "p99, s",
+        "at four times the load: p99, s",
+        "turned away",
     ]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    head.append("MiB before, after, after four times the load")
+    loaded: list[list[str]] = []
     for row in rows.select(found, kind="serving"):
         load, more = row["load"], row["load_times_4"]
         answered = more["statuses"].get("200", 0) / sum(more["statuses"].values())
-        lines.append(
-            f"| {row['architecture']} | {row['images_per_second']:.0f} | {row['of_bare']:.2f} | {load['p50']:.2f} | {load['p99']:.2f} | {more['p99']:.2f} "
-            f"| {1 - answered:.0%} | {', '.join(map(str, row['mib']))} |"
-        )
-    lines += [
-        "",
-        "| lure | of the target's multiply-adds | guard over target, one image | guard over target, 128 images |",
-        "|---|--:|--:|--:|",
-    ]
+        figures = [f"{took:.2f}" for took in (row["of_bare"], load["p50"], load["p99"], more["p99"])]
+        memory = ", ".join(map(str, row["mib"]))
+        loaded.append([row["architecture"], f"{row['images_per_second']:.0f}", *figures, f"{1 - answered:.0%}", memory])
+    costs: list[list[str]] = []
     for row in rows.select(found, kind="guard_cost"):
         target, lure = row["settings"]["multiply_adds"]
         shown = [
@@ -98,10 +101,9 @@ def serving(found: list[Row]) -> str:
             for batch in ("batch_1", "batch_128")
             for low, high in [row[batch]["of_target_range"]]
         ]
-        lines.append(
-            f"| {row['settings']['lure']} ({row['architecture']}) | {lure / target:.2f} | {' | '.join(shown)} |"
-        )
-    return "\n".join(lines)
+        costs.append([f"{row['settings']['lure']} ({row['architecture']})", f"{lure / target:.2f}", *shown])
+    beside = ["lure", "of the target's multiply-adds", "guard over target, one image", "guard over target, 128 images"]
+    return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=1)))
 
 
 if __name__ == "__main__":

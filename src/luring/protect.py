@@ -62,7 +62,7 @@ def fit(
     Raises:
         InputError: something given does not fit, or the target looks untrained.
     """
-    gap = recipes.asked(recipe, lam=lam, gap_max=gap_max, eps=eps)
+    gap = recipes.asked(recipe, method=method, lam=lam, gap_max=gap_max, eps=eps)
     found = _target(target)
     m = found.network
     if isinstance(images, Dataset):

@@ -45,20 +45,32 @@ class Asked(TypedDict):
     static_eps: float | None
 
 
-def asked(name: str, *, lam: float | None = None, gap_max: float | None = None, eps: float | None = None) -> Asked:
+def asked(
+    name: str,
+    *,
+    method: str = "luring",
+    lam: float | None = None,
+    gap_max: float | None = None,
+    eps: float | None = None,
+) -> Asked:
     """What a recipe asks of the luring loss, with what was given in place of its own.
 
     Args:
         name: of `RECIPES`.
+        method: that the lure is fitted by; all but the paper's recipe are of the luring loss.
         lam: λ, where it is not the recipe's own.
         gap_max: bound on the gap, likewise.
         eps: radius that a recipe with adversarial examples is fitted up to; `EPS` where it is not given.
 
     Raises:
-        InputError: no such recipe, or a radius for one that has none.
+        InputError: no such recipe, another method than it is for, or a radius for one that has none.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe '{name}': give one of {', '.join(RECIPES)}.")
+    if name != "paper" and method != "luring":
+        raise InputError(
+            f"the recipe '{name}' is one of the luring loss: leave the method '{method}' out, or the recipe."
+        )
     recipe = RECIPES[name]
     if eps is not None and not recipe.static:
         raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take the recipe 'strong'.")

@@ -12,6 +12,9 @@ from luring.attacks import hop_skip_jump, square
 from luring.audit.defence import Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try
 
+REFUSED = -1
+"""Stands for the label of an image of the adversary's own that is refused."""
+
 
 def searches(defence: Defence, own: tuple[Tensor, Tensor], setting: Setting) -> Iterator[Try]:
     """Square and HopSkipJump on the decision of each policy.
@@ -55,11 +58,13 @@ def search(
             return Crafted(found.images.cpu(), clean, found.fooled.cpu(), found.queries.cpu())
         images, fooled = clean.images.clone(), torch.zeros(len(clean.labels), dtype=torch.bool)
         queries = torch.zeros(len(clean.labels), dtype=torch.int64)
+        held = answers.prepare(own[0], defence.answer)
+        seen, truth = passing(defence, policy, REFUSED)(held), own[1].to(device)
         # A label alone cannot say 'refused' without the true class: a walk for the images of each.
         for label in clean.labels.unique().tolist():
             which = clean.labels == label
             x = answers.prepare(clean.images[which], defence.answer)
-            start = _starts(x, label, own, defence, policy)
+            start = _starts(x, held[(seen != REFUSED) & (seen != label) & (truth != label)])
             y = torch.full((len(x),), label, device=device)
             found = hop_skip_jump(passing(defence, policy, label), x, y, start=start, **asked)
             images[which], fooled[which], queries[which] = found.images.cpu(), found.fooled.cpu(), found.queries.cpu()
@@ -82,21 +87,18 @@ def shown(defence: Defence, policy: Policy) -> Callable[[Tensor], Tensor]:
     return scores
 
 
-def passing(defence: Defence, policy: Policy, label: int) -> Callable[[Tensor], Tensor]:
-    """The same for images of one true class, as labels: the one that is let out, and the true one where none is."""
+def passing(defence: Defence, policy: Policy, refused: int) -> Callable[[Tensor], Tensor]:
+    """The same as labels: the one that is let out, and `refused` where none is: for a walk the true class, so that a refusal fools nobody."""
 
     def labels(images: Tensor) -> Tensor:
         m, other = defence.logits(images)
-        return torch.where(policy.suspicion(m, other) <= policy.threshold, m.argmax(1), label)
+        return torch.where(policy.suspicion(m, other) <= policy.threshold, m.argmax(1), refused)
 
     return labels
 
 
-def _starts(x: Tensor, label: int, own: tuple[Tensor, Tensor], defence: Defence, policy: Policy) -> Tensor | None:
-    """For each image the nearest (l2) of the adversary's own of another class for which another is let out; None, for noise, where none is."""
-    images, labels = own
-    held = answers.prepare(images, defence.answer)
-    usable = held[(passing(defence, policy, label)(held) != label) & (labels.to(held.device) != label)]
+def _starts(x: Tensor, usable: Tensor) -> Tensor | None:
+    """For each image the nearest (l2) of the adversary's own that are of another class and for which another is let out; None, for noise, where none is."""
     if not len(usable):
         return None
     distance = torch.cdist(x.flatten(1), usable.flatten(1))

@@ -10,6 +10,7 @@ from rich.text import Text
 from luring.audit import tables, words
 from luring.audit.page import title
 from luring.audit.tables import Guarded
+from luring.paper.printed import as_table
 from luring.paper.words import MISSING
 from luring.rows import Row
 
@@ -72,7 +73,7 @@ def markdown(rows: Sequence[Row]) -> str:
             "fooled, M alone",
             "fooled, best rival",
         ]
-        lines = [head, [":--", ":--", *["--:"] * 5]]
+        lines: list[list[str]] = []
         for rung in tables.RUNGS:
             if rung not in guarded[0].rungs:
                 continue
@@ -83,7 +84,6 @@ def markdown(rows: Sequence[Row]) -> str:
                 f"{words.share(best.rungs[rung].fooled.mean)} ({words.defence(best.architecture)}, {words.policy(best.policy)})"
             )  # fmt: skip
             lines.append([name, words.ADVERSARIES[rung][1], *figures, alone, rival])
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         clean = guarded[0]
         seeds = clean.accuracy.seeds
         note = (
@@ -91,7 +91,7 @@ def markdown(rows: Sequence[Row]) -> str:
             f"{words.fine(clean.rejected.mean)}. {n} test images{f', {seeds} seeds' if seeds > 1 else ''}, worst case over each adversary's attacks, image by image; in brackets "
             f"{'standard deviation' if seeds > 1 else '95 % intervals'}."
         )
-        parts += [f"**{title(section[0], _eps(section))}**", body, note]
+        parts += [f"**{title(section[0], _eps(section))}**", as_table(head, lines, names=2), note]
     return "\n\n".join(parts) + "\n"
 
 

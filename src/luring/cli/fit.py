@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes, arg
 from luring.cli.app import Device, Seed, app, say
 from luring.cli.training import Training, running
 from luring.errors import InputError
+from luring.recipes import Name
 
 Numbers = Annotated[tuple[float, ...] | None, arg(help="instead of the target's own: one number, or one a channel")]
 
@@ -25,7 +26,7 @@ def fit(
     lure: str = "auto",
     lure_share: float = 0.25,
     method: Literal["luring", "luring_alt", "c_e", "auto", "stack"] = "luring",
-    recipe: Literal["paper", "strong"] = "paper",
+    recipe: Name = "paper",
     eps: float | None = None,
     lam: float | None = None,
     gap_max: float | None = None,
@@ -60,7 +61,7 @@ def fit(
         lure: auto, mnist, svhn, cifar10 (the paper's, up to eight times their target's cost), plain-WIDTH, or module:function.
         lure_share: of the target's multiply-adds that the lure auto may cost.
         method: luring (the paper's loss), luring_alt (its L'), or a baseline: c_e, auto, stack.
-        recipe: paper, or strong: less accuracy lost, and far less of what fools the decoy fools the target (docs/research.md).
+        recipe: paper, or strong: about as much accuracy is lost, and far less of what fools the decoy fools the target (docs/research.md).
         eps: of the recipe strong: the largest perturbation it is fitted against, images in [0, 1]; 0.1 where it is not given.
         lam: weight of the luring loss's gap, where it is not the recipe's own, 1.
         gap_max: bound on that gap in logits, where it is not the recipe's own: none, of strong 15.
@@ -91,11 +92,7 @@ def fit(
             raise InputError("steps, target-steps, batch and lr must all be above 0.")
         if with_target and targets.kind_of(target) == "exported":
             raise InputError(f"{target} is not put into a bundle, for it may hold code: leave --with-target out.")
-        gap = recipes.asked(recipe, lam=lam, gap_max=gap_max, eps=eps)
-        if recipe != "paper" and method != "luring":
-            raise InputError(
-                f"the recipe '{recipe}' is one of the luring loss: leave --method {method} out, or --recipe."
-            )
+        gap = recipes.asked(recipe, method=method, lam=lam, gap_max=gap_max, eps=eps)
         own = targets.kind_of(target) == "luring"
         torch.manual_seed(seed)
         found = None if own else targets.load(target, weights=weights, size=input_size, mean=mean, std=std)

@@ -18,6 +18,7 @@ class Lure:
         gap_max: bound on the gap in logits, for `luring`; `None` is the paper's loss.
         static_eps: largest radius of M's own adversarial examples that it is fitted on, too; `None` is without.
         method: of `luring.training.lure`, where it is not the architecture's own name.
+        recipe: what its rows call how it was fitted, in a trial of recipes.
     """
 
     schedule: Schedule
@@ -25,6 +26,7 @@ class Lure:
     gap_max: float | None = None
     static_eps: float | None = None
     method: Method | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,28 @@ class Experiment:
         return {**self.lures, **self.apart}
 
 
+def table_2(
+    steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float = 1.0
+) -> Mapping[str, Attacked]:
+    """Supplementary D's attacks of Tables 2 to 4: the adversary searches DIM's probability and TI's kernel, with DIM's probability `dim_ti` there."""
+    every: Mapping[str, float | int] = {"step": step, "steps": steps}
+    return {
+        "fgsm": Attacked(),
+        "mim": Attacked(every),
+        "dim": Attacked(every, {"probability": probabilities}),
+        "mim-ti": Attacked(every, {"kernel": kernels}),
+        "dim-ti": Attacked({**every, "probability": dim_ti}, {"kernel": kernels}),
+    }
+
+
 def _mnist_attacks(steps: int) -> Mapping[str, Attacked]:
     """Supplementary D's attacks with fewer steps, which together go as far as 1 in l∞, twice the largest eps: 100 have the paper's length of 0.01.
 
     PGD and MIML2, which are in Figure 4 and not in Table 2, take 32.
     """
-    every: Mapping[str, float | int] = {"step": 1 / steps, "steps": steps}
-    kernels = (1, 3, 5, 10, 15)
     return MappingProxyType(
         {
-            "fgsm": Attacked(),
-            "mim": Attacked(every),
-            "dim": Attacked(every, {"probability": (0.2, 0.4, 0.6, 0.8, 1.0)}),
-            "mim-ti": Attacked(every, {"kernel": kernels}),
-            "dim-ti": Attacked({**every, "probability": 1.0}, {"kernel": kernels}),
+            **table_2(steps, 1 / steps, (0.2, 0.4, 0.6, 0.8, 1.0), (1, 3, 5, 10, 15)),
             "pgd": Attacked({"step": 1 / 32, "steps": 32}),
             "miml2": Attacked({"step": 10 / 32, "steps": 32, "radius": 30.0}),
         }
@@ -115,15 +125,10 @@ def _colour_attacks(
     steps: int, step: float, probabilities: tuple[float, ...], kernels: tuple[int, ...], dim_ti: float
 ) -> Mapping[str, Attacked]:
     """Supplementary D's attacks for SVHN and CIFAR10 with fewer steps; MIML2 goes 2.4 times its radius."""
-    every: Mapping[str, float | int] = {"step": step, "steps": steps}
     return MappingProxyType(
         {
-            "fgsm": Attacked(),
-            "mim": Attacked(every),
-            "dim": Attacked(every, {"probability": probabilities}),
-            "mim-ti": Attacked(every, {"kernel": kernels}),
-            "dim-ti": Attacked({**every, "probability": dim_ti}, {"kernel": kernels}),
-            "pgd": Attacked(every),
+            **table_2(steps, step, probabilities, kernels, dim_ti),
+            "pgd": Attacked({"step": step, "steps": steps}),
             "miml2": Attacked({"step": 2.4 / steps, "steps": steps, "radius": 1.0}),
         }
     )

@@ -22,8 +22,6 @@ from luring.transfer import Clean, Transferred
 from luring.weights import digest, write_tensors
 
 COMPARED = ("c_e", "luring")
-RECIPES = {"luring": "paper"}
-"""What the trials' rows call an architecture's recipe, where that is not its own name."""
 
 
 def reproduce(
@@ -139,7 +137,8 @@ class Run:
 
     def recipe(self, name: str) -> dict[str, str]:
         """What a row of a trial calls how its lure was fitted; nothing elsewhere, and of M."""
-        return {"recipe": RECIPES.get(name, name)} if self.experiment.scale == "research" and name != "base" else {}
+        lure = self.experiment.fitted.get(name)
+        return {"recipe": lure.recipe} if lure is not None and lure.recipe is not None else {}
 
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""

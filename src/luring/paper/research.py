@@ -5,37 +5,33 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
-from luring.paper.experiments import Attacked, Experiment, Lure
-from luring.recipes import GAP_MAX
+from luring import recipes
+from luring.paper.experiments import Attacked, Experiment, Lure, table_2
 from luring.training import Schedule
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     """The recipes, up to a radius."""
+
+    def trial(recipe: str, **asked: Any) -> Lure:
+        return Lure(schedule, **asked, method="luring", recipe=recipe)
+
     return MappingProxyType(
         {
-            "luring": Lure(schedule),
-            "strong": Lure(schedule, gap_max=GAP_MAX, static_eps=eps, method="luring"),
-            "bounded": Lure(schedule, gap_max=GAP_MAX, method="luring"),
-            "static": Lure(schedule, static_eps=eps, method="luring"),
+            "luring": Lure(schedule, recipe="paper"),
+            "strong": trial("strong", **recipes.asked("strong", eps=eps)),
+            "bounded": trial("bounded", gap_max=recipes.GAP_MAX),
+            "static": trial("static", static_eps=eps),
         }
     )
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
     """Table 2's, and PGD by the margin, which a saturated softmax does not hold up."""
-    every: Mapping[str, float | int | str] = {"step": step, "steps": steps}
-    return MappingProxyType(
-        {
-            "fgsm": Attacked(),
-            "mim": Attacked(every),
-            "dim": Attacked(every, {"probability": (0.4, 0.7, 1.0)}),
-            "mim-ti": Attacked(every, {"kernel": kernels}),
-            "dim-ti": Attacked({**every, "probability": 1.0}, {"kernel": kernels}),
-            "pgd": Attacked({**every, "loss": "margin"}),
-        }
-    )
+    by_margin = Attacked({"step": step, "steps": steps, "loss": "margin"})
+    return MappingProxyType({**table_2(steps, step, (0.4, 0.7, 1.0), kernels), "pgd": by_margin})
 
 
 def _modern(step: float, steps: int) -> Mapping[str, Attacked]:
