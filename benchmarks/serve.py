@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from luring import bundle, data, export, networks, rows
+from luring.cost import multiply_adds
 from luring.guard import Detector
 from luring.serve import decision, decoy
 
@@ -178,7 +179,7 @@ def cost(name: str, given: argparse.Namespace) -> dict[str, object]:
             "of_target": statistics.median(ratios),
             "of_target_range": [min(ratios), max(ratios)],
         }
-    adds = [networks.multiply_adds(network, shape) for network in (kept.target, lure)]
+    adds = [multiply_adds(network, shape) for network in (kept.target, lure)]
     return {
         "kind": "guard_cost",
         "architecture": named,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from luring import networks
+from luring import cost, networks
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -16,22 +16,22 @@ def test_the_sizes_that_the_facts_give():
     rgb = (3, 32, 32)
     lure = networks.cifar10_lure()
     assert round(parameters(lure) / 1e6, 1) == 14.8
-    assert round(networks.multiply_adds(lure, rgb) / 1e9, 1) == 4.3
-    assert round(networks.multiply_adds(networks.cifar10_target(), rgb) / 1e9, 2) == 0.51
-    assert round(networks.multiply_adds(networks.svhn_lure(), rgb) / 1e9, 2) == 0.80
+    assert round(cost.multiply_adds(lure, rgb) / 1e9, 1) == 4.3
+    assert round(cost.multiply_adds(networks.cifar10_target(), rgb) / 1e9, 2) == 0.51
+    assert round(cost.multiply_adds(networks.svhn_lure(), rgb) / 1e9, 2) == 0.80
 
 
 def test_the_small_sizes_by_hand():
     target = networks.mnist_target()
     assert parameters(target) == 32 * 25 + 64 * 32 * 25 + (64 * 49 * 1024 + 1024) + (1024 * 10 + 10)
     adds = 28 * 28 * 32 * 25 + 14 * 14 * 64 * 32 * 25 + 64 * 49 * 1024 + 1024 * 10
-    assert networks.multiply_adds(target, (1, 28, 28)) == adds
+    assert cost.multiply_adds(target, (1, 28, 28)) == adds
     assert parameters(networks.mnist_lure()) == 160 + 1160 + 3 * 584 + 1168 + 145
 
 
 def test_counting_leaves_the_network_as_it_was():
     network = networks.plain_target((1, 8, 8), 3).train()
-    networks.multiply_adds(network, (1, 8, 8))
+    cost.multiply_adds(network, (1, 8, 8))
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
 
@@ -118,15 +118,15 @@ class Attending(nn.Module):
 def test_the_lure_auto_costs_at_most_its_share_and_the_next_wider_more(shape, target, share):
     target = target(shape, 10)
     lure, name = networks.make_lure("auto", target, shape, share=share)
-    budget = networks.multiply_adds(target, shape) * share
-    assert networks.multiply_adds(lure, shape) <= budget
+    budget = cost.multiply_adds(target, shape) * share
+    assert cost.multiply_adds(lure, shape) <= budget
     width, fold = networks.widest(target, shape, share=share)
     assert name == f"plain-{width}" + f"-{fold}" * (fold > 1)
     again, same = networks.make_lure(name, target, shape)
     assert (same, list(again.state_dict())) == (name, list(lure.state_dict()))
     assert max(shape[1:]) <= 64 * fold
     wider = [w for w in networks.WIDTHS if w > width]
-    assert not wider or networks.multiply_adds(networks.plain_lure(shape, wider[-1], fold), shape) > budget
+    assert not wider or cost.multiply_adds(networks.plain_lure(shape, wider[-1], fold), shape) > budget
 
 
 def test_attention_is_counted_also_where_pytorch_fuses_it():
@@ -134,7 +134,7 @@ def test_attention_is_counted_also_where_pytorch_fuses_it():
     tokens = 3 * 4
     network = nn.Sequential(nn.Flatten(1), nn.Unflatten(1, (tokens, 16)), layer)
     projections = tokens * 16 * (3 * 16 + 16 + 2 * 32)
-    assert networks.multiply_adds(network, (3, 8, 8)) == projections + 2 * tokens**2 * 16
+    assert cost.multiply_adds(network, (3, 8, 8)) == projections + 2 * tokens**2 * 16
     assert torch.backends.mha.get_fastpath_enabled()
 
 

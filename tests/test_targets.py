@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from luring import bundle, networks, targets, training
+from luring import bundle, cost, networks, targets, training
 from luring.data import Split
 from luring.errors import InputError
 from luring.scaling import Scaling, scale
@@ -49,7 +49,7 @@ def differentiable(target, shape):
     assert x.grad is not None
     assert x.grad.isfinite().all()
     assert (x.grad.flatten(1).abs().sum(1) > 0).all()
-    assert networks.multiply_adds(target.network, shape) > 0
+    assert cost.multiply_adds(target.network, shape) > 0
 
 
 def exported(path, model, shape, batch=None):
@@ -331,7 +331,7 @@ def test_a_program_of_torch_export(tmp_path, batch):
     with torch.no_grad():
         assert torch.allclose(found.network(x), model(x), atol=1e-6)
     differentiable(found, shape)
-    assert networks.multiply_adds(found.network, shape) == networks.multiply_adds(model, shape)
+    assert cost.multiply_adds(found.network, shape) == cost.multiply_adds(model, shape)
     lure, config = fitted(found, Split(x, torch.arange(5)), tmp_path, 10, target=str(path))
     with pytest.raises(InputError, match="it may hold code"):
         bundle.save(tmp_path / "b", found, lure, config)
@@ -402,7 +402,7 @@ def test_an_onnx_file(tmp_path, batch):
     with torch.no_grad():
         assert torch.allclose(found.network(x), model((x - 0.5) / 0.5), atol=1e-5)
     differentiable(found, shape)
-    assert networks.multiply_adds(found.network, shape) == networks.multiply_adds(model, shape)
+    assert cost.multiply_adds(found.network, shape) == cost.multiply_adds(model, shape)
     lure, config = fitted(found, Split(x, torch.arange(5)), tmp_path, 100, target=str(path))
     with pytest.raises(InputError, match=r"does not hold its target: give --target m.onnx\."):
         bundle.load(tmp_path / "b")

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from luring import answers, data, metrics, networks, rows, scaling, targets
+from luring import answers, cost, data, metrics, networks, rows, scaling, targets
 from luring.atomic import replacing
 from luring.data import Dataset, Scaling
 from luring.errors import InputError, first_line
-from luring.networks import Shape
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
 from luring.targets.target import digest_with
+from luring.types import Shape
 from luring.weights import digest, fill, half_tensors, halved, read_tensors, write_tensors
 
 FORMAT = 2
@@ -87,8 +87,8 @@ def describe(
         "method": method,
         "settings": dict(settings),
         "multiply_adds": {
-            "target": networks.multiply_adds(target, dataset.shape),
-            "lure": networks.multiply_adds(lure, dataset.shape),
+            "target": cost.multiply_adds(target, dataset.shape),
+            "lure": cost.multiply_adds(lure, dataset.shape),
         },
         "metrics": {
             "target_accuracy": metrics.accuracy(m, truth),

@@ -12,9 +12,9 @@ from PIL import Image
 
 from luring.errors import InputError
 from luring.guard import Detector
-from luring.networks import Shape
 from luring.picture import fitting_picture
 from luring.scaling import Scaling
+from luring.types import Shape
 
 BATCH = 128
 

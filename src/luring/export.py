@@ -19,7 +19,7 @@ from luring import answers, guard
 from luring.atomic import replacing
 from luring.errors import InputError
 from luring.guard import Detector
-from luring.networks import Shape
+from luring.types import Shape
 
 OPSET = 18
 """Of the ONNX files: runtimes have known it since 2023."""

@@ -1,4 +1,4 @@
-"""Targets and lures: the paper's, and ones for other images; and what each costs.
+"""Targets and lures: the paper's, and ones for other images.
 
 Every network takes images in [0, 1], [batch, channels, height, width]. A target gives logits, a lure an image of the same shape.
 """
@@ -14,14 +14,11 @@ from types import MappingProxyType
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from luring.cost import multiply_adds
 from luring.errors import InputError
 from luring.frozen import frozen
-
-Shape = tuple[int, int, int]
-"""Channels, height, width."""
+from luring.types import Shape
 
 # Keras's batch normalisation, which the authors used.
 KERAS_EPS, KERAS_MOMENTUM = 1e-3, 0.01
@@ -229,26 +226,6 @@ def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int
         f"no lure for images of {shape[1]} by {shape[2]} costs less than {budget:,.0f} multiply-adds, {share:g} of the target's: "
         "raise --lure-share, or name a lure instead of 'auto'."
     )
-
-
-def multiply_adds(network: nn.Module, shape: Shape) -> int:
-    """Multiply-adds of one image through a network, counted as it runs; attention counts as the matrix products it is."""
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    # What takes batches of one size only says so.
-    batch: int = max(getattr(module, "images_at_once", None) or 1 for module in network.modules())
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer of transformers is not counted
-    try:
-        with (
-            frozen(network),
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            network(torch.zeros(batch, *shape, device=device))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return counter.get_total_flops() // 2 // batch
 
 
 TARGETS: Mapping[str, Callable[[Shape, int], nn.Module]] = MappingProxyType(

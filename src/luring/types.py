@@ -20,3 +20,6 @@ PerImage: TypeAlias = Float[Tensor, " batch"]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """Any callable from images, [batch, channels, height, width], to logits, [batch, classes]."""
+
+Shape: TypeAlias = tuple[int, int, int]
+"""Channels, height and width of an image."""

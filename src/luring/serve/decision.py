@@ -14,6 +14,9 @@ from luring.serve.batching import Answers
 from luring.serve.metrics import Metrics
 from luring.serve.settings import Mode, Settings
 
+FEW = 16
+"""Images up to which M is asked for x and P(x) at once: reading its weights is most of the work. Of more, the layers' outputs would leave the cache."""
+
 REJECTED = -1
 """The label of a rejected image, by V2; by `/predict` it is null."""
 
@@ -97,7 +100,7 @@ def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
     def network(images: np.ndarray) -> Answers:
         x = torch.from_numpy(images)
         with torch.inference_mode():
-            if apart:
+            if apart or len(x) > FEW:
                 m, mop = loaded.target(x), loaded.decoy(x)
             else:  # M's weights are gone through once
                 m, mop = loaded.target(torch.cat([x, loaded.lure(x)])).chunk(2)

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from luring.errors import InputError
-from luring.networks import Shape
 from luring.picture import PICTURES
+from luring.types import Shape
 
 PIXELS = 50_000_000
 """Of a picture file at most: a small file may claim to be a large picture."""

@@ -19,10 +19,10 @@ from luring.bundle import Bundle
 from luring.data import Split
 from luring.errors import InputError
 from luring.guard import Detector
-from luring.networks import Shape
 from luring.serve import panels
 from luring.serve.attempt import Look, attempt, followed, look
 from luring.serve.drawing import from_canvas, from_file
+from luring.types import Shape
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
