@@ -163,6 +163,15 @@ def test_the_decision_by_mode(client, all_known, mode):
     assert len(lines[-1]["scores"]) == 32
 
 
+def test_few_images_are_decided_on_as_many_are(client, all_known):
+    _, detector, images, _ = all_known
+    ask, wanted = client("decision", mode="flag"), detector.predict(images[:32])["data"]
+    for n in (1, decision.FEW, decision.FEW + 1):
+        found = ask.post("/predict", json={"images": images[:n].tolist()}).json()["predictions"]
+        assert [one["label"] for one in found] == wanted["label"][:n].tolist()
+        assert [one["score"] for one in found] == pytest.approx(wanted["instance_score"][:n].tolist(), rel=1e-4)
+
+
 def test_the_token_opens_all_but_the_health_checks(client, all_known):
     ask = client("decision", token=TOKEN)
     body = {"images": all_known[2][:1].tolist()}
