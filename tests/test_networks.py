@@ -55,8 +55,8 @@ def test_targets_give_logits(name, shape):
         ("plain-2", (3, 5, 8)),
         ("plain-1", (1, 2, 3)),
         ("plain-3", (3, 31, 33)),
-        ("residual-3", (1, 9, 7)),
-        ("residual-4-2", (3, 31, 33)),
+        ("normed-3", (1, 9, 7)),
+        ("normed-4-2", (3, 31, 33)),
     ],
 )
 def test_lures_give_images_of_the_same_shape(name, shape):
@@ -150,16 +150,6 @@ def test_a_folded_lure_keeps_every_pixel_in_its_place(shape, fold):
     assert 0 <= lure(x).min() <= lure(x).max() <= 1
 
 
-def test_a_residual_lure_lets_half_of_the_image_through():
-    lure = networks.residual_lure((1, 8, 8), 2, 2).eval()
-    x = torch.rand(4, 1, 8, 8, requires_grad=True)
-    assert torch.equal(lure(x), (x + lure.made(x)) / 2)
-    for weight in lure.parameters():
-        nn.init.zeros_(weight)
-    (slope,) = torch.autograd.grad(lure(x).sum(), x)
-    assert torch.equal(slope, torch.full_like(x, 0.5))
-
-
 def test_the_decoy_is_the_target_behind_the_lure():
     target, lure = networks.plain_target((1, 8, 8), 3), networks.plain_lure((1, 8, 8), 2)
     decoy, x = networks.compose(lure, target), torch.rand(2, 1, 8, 8)
@@ -170,7 +160,19 @@ def test_the_decoy_is_the_target_behind_the_lure():
 
 @pytest.mark.parametrize(
     "name",
-    ["nothing", "plain", "plain-", "plain-0", "plain-x", "plain-²", "sized", "plain-4-3", "plain-99999", "residual-0", "auto-"],
+    [
+        "nothing",
+        "plain",
+        "plain-",
+        "plain-0",
+        "plain-x",
+        "plain-²",
+        "sized",
+        "plain-4-3",
+        "plain-99999",
+        "normed-0",
+        "auto-",
+    ],
 )
 def test_unknown_lures_are_refused(name):
     with pytest.raises(InputError, match="no lure"):

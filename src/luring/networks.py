@@ -156,12 +156,9 @@ def plain_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
     return _autoencoder(shape, width, fold, lambda _: [])
 
 
-def residual_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
-    """Half the image, and half what a `plain_lure` with batch normalisation makes of it: little is lost that the target needs.
-
-    Arguments as for `plain_lure`.
-    """
-    return Residual(_glorot(_autoencoder(shape, width, fold, lambda channels: [_norm(channels)])))
+def normed_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
+    """A `plain_lure` with batch normalisation after each convolution, for images in colour; arguments as there."""
+    return _glorot(_autoencoder(shape, width, fold, lambda channels: [_norm(channels)]))
 
 
 def _autoencoder(shape: Shape, width: int, fold: int, after: Callable[[int], list[nn.Module]]) -> nn.Module:
@@ -186,18 +183,6 @@ def _autoencoder(shape: Shape, width: int, fold: int, after: Callable[[int], lis
         nn.Sigmoid(),
     )
     return inner if fold == 1 else Folded(inner, fold)
-
-
-class Residual(nn.Module):
-    """The mean of an image and of what a network makes of it."""
-
-    def __init__(self, made: nn.Module) -> None:
-        super().__init__()
-        self.made = made
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[batch, channels, height, width] to the same."""
-        return (images + self.made(images)) / 2
 
 
 class Folded(nn.Module):
@@ -289,7 +274,7 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     """A lure by name, with fresh weights, and the name that makes the same one again.
 
     Args:
-        name: one of `LURES` (`mnist`, `svhn`, `cifar10` are the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, `residual-WIDTH`, or
+        name: one of `LURES` (`mnist`, `svhn`, `cifar10` are the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, `normed-WIDTH`, or
             either with `-FOLD` behind it.
         target: the network it will stand in front of.
         shape: of the images.
@@ -310,16 +295,16 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
 
 def _parts(name: str) -> tuple[str, int, int]:
     """Kind, width and fold in the name of a lure for any size."""
-    found = re.fullmatch(r"(plain|residual)-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
+    found = re.fullmatch(r"(plain|normed)-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
     if found is None:
         raise InputError(
-            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, residual-WIDTH, or module:function."
+            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, normed-WIDTH, or module:function."
         )
     return found[1], int(found[2]), int(found[3] or 1)
 
 
 KINDS: Mapping[str, Callable[[Shape, int, int], nn.Module]] = MappingProxyType(
-    {"plain": plain_lure, "residual": residual_lure}
+    {"plain": plain_lure, "normed": normed_lure}
 )
 """Lures for images of any size, by the first part of their names: a function of the images' shape, width and fold."""
 

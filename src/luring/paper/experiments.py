@@ -266,7 +266,7 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             dataset="svhn",
             scale="quick",
             target="svhn-narrow",
-            lure="svhn-narrow",
+            lure="normed-32-2",
             target_schedule=_short(1400, validations=7),
             lures=MappingProxyType(
                 {
