@@ -86,7 +86,7 @@ def reference(m: Logits, mop: Logits) -> Reference:
 
 def doubt(m: Logits) -> PerImage:
     """How unsure a classifier is: minus the logarithm of its highest probability; float64, 0 or more."""
-    return m.double().logsumexp(1) - m.double().amax(1)
+    return -m.double().log_softmax(1).amax(1)
 
 
 def score(m: Logits, mop: Logits, known: Reference) -> PerImage:
@@ -117,7 +117,7 @@ def scored(policy: str, m: Logits, mop: Logits, known: Reference | None = None) 
 
 def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
     """[n, 2]."""
-    left = mop - _with_one(m) @ known.line
+    left = mop - torch.addmm(known.line[-1], m, known.line[:-1])
     distance = ((left @ known.precision) * left).sum(1).clamp_min(0)
     return torch.stack([doubt(m / known.temperature), distance], 1)
 
