@@ -117,7 +117,7 @@ def scored(policy: str, m: Logits, mop: Logits, known: Reference | None = None) 
 
 def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
     """[n, 2]."""
-    left = mop - torch.addmm(known.line[-1], m, known.line[:-1])
+    left = mop - _with_one(m) @ known.line
     distance = ((left @ known.precision) * left).sum(1).clamp_min(0)
     return torch.stack([doubt(m / known.temperature), distance], 1)
 
