@@ -115,6 +115,11 @@ class TestRecipes:
         with pytest.raises(InputError, match="knows no radius"):
             recipes.asked("paper", eps=0.1)
 
+    @pytest.mark.parametrize("eps", [0.0, 2.0, float("nan")])
+    def test_a_radius_that_cannot_be_is_refused_before_anything_is_trained(self, eps):
+        with pytest.raises(InputError, match="give a radius above 0, 1 at most"):
+            recipes.asked("strong", eps=eps)
+
     def test_an_unknown_one_is_refused(self):
         with pytest.raises(InputError, match="give one of paper, strong"):
             recipes.asked("best")

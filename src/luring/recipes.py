@@ -63,7 +63,7 @@ def asked(
         eps: radius that a recipe with adversarial examples is fitted up to; `EPS` where it is not given.
 
     Raises:
-        InputError: no such recipe, another method than it is for, or a radius for one that has none.
+        InputError: no such recipe, another method than it is for, or a radius for one that has none or that no image has room for.
     """
     if name not in RECIPES:
         raise InputError(f"there is no recipe '{name}': give one of {', '.join(RECIPES)}.")
@@ -74,6 +74,10 @@ def asked(
     recipe = RECIPES[name]
     if eps is not None and not recipe.static:
         raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take the recipe 'strong'.")
+    if eps is not None and not 0 < eps <= 1:
+        raise InputError(
+            f"a lure cannot be fitted up to eps {eps:g}: give a radius above 0, 1 at most, of images in [0, 1]."
+        )
     return {
         "lam": recipe.lam if lam is None else lam,
         "gap_max": recipe.gap_max if gap_max is None else gap_max,
