@@ -270,7 +270,7 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=_short(1400, validations=7),
             lures=MappingProxyType(
                 {
-                    "luring": Lure(COLOUR, lam=0.5),
+                    "luring": Lure(COLOUR, lam=0.15),
                     "c_e": Lure(COLOUR),
                     "stack": Lure(_short(3000)),
                     "auto": Lure(_short(1000)),
