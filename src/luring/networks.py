@@ -10,7 +10,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,6 @@ from luring.cost import multiply_adds
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.types import Shape
-
-Network = TypeVar("Network", bound=nn.Module)
 
 # Keras's batch normalisation, which the authors used.
 KERAS_EPS, KERAS_MOMENTUM = 1e-3, 0.01
@@ -153,33 +150,19 @@ def plain_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
         fold: where it is above 1, squares of `fold` by `fold` pixels are one place with so many more channels (Shi et al. 2016), and the
             autoencoder works on those: resolution and cost fall, no pixel is thrown away before the first convolution.
     """
-    return _autoencoder(shape, width, fold, lambda _: [])
-
-
-def normed_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
-    """A `plain_lure` with batch normalisation after each convolution, for images in colour; arguments as there."""
-    return _glorot(_autoencoder(shape, width, fold, lambda channels: [_norm(channels)]))
-
-
-def _autoencoder(shape: Shape, width: int, fold: int, after: Callable[[int], list[nn.Module]]) -> nn.Module:
-    """As for `plain_lure`, with what is wanted after each convolution of so many channels."""
     channels, height, image_width = shape[0] * fold**2, -(-shape[1] // fold), -(-shape[2] // fold)
-
-    def convolution(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=1), *after(outputs)]
-
     inner = nn.Sequential(
-        *convolution(channels, width),
+        nn.Conv2d(channels, width, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        *convolution(width, 2 * width),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
         nn.ReLU(),
-        *convolution(2 * width, 2 * width),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
         nn.ReLU(),
         nn.Upsample(size=(height, image_width)),
-        *convolution(2 * width, width),
+        nn.Conv2d(2 * width, width, 3, padding=1),
         nn.ReLU(),
-        *convolution(width, channels),
+        nn.Conv2d(width, channels, 3, padding=1),
         nn.Sigmoid(),
     )
     return inner if fold == 1 else Folded(inner, fold)
@@ -277,8 +260,7 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     """A lure by name, with fresh weights, and the name that makes the same one again.
 
     Args:
-        name: one of `LURES` (`mnist`, `svhn`, `cifar10` are the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, `normed-WIDTH`, or
-            either with `-FOLD` behind it.
+        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, or `plain-WIDTH-FOLD`.
         target: the network it will stand in front of.
         shape: of the images.
         share: of the target's multiply-adds that `auto` may cost.
@@ -288,31 +270,23 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     """
     if name in LURES:
         return LURES[name](shape), name
-    kind, width, fold = (AUTO, *widest(target, shape, share=share)) if name == "auto" else _parts(name)
+    width, fold = widest(target, shape, share=share) if name == "auto" else _numbers(name)
     if min(shape[1:]) < 2 * fold:
         raise InputError(
             f"the lure '{name}' is for images of {2 * fold} by {2 * fold} or more, not {shape[1]} by {shape[2]}: take the lure 'auto'."
         )
-    return KINDS[kind](shape, width, fold), f"{kind}-{width}" + (f"-{fold}" if fold > 1 else "")
+    return plain_lure(shape, width, fold), f"plain-{width}" + (f"-{fold}" if fold > 1 else "")
 
 
-def _parts(name: str) -> tuple[str, int, int]:
-    """Kind, width and fold in the name of a lure for any size."""
-    found = re.fullmatch(r"(plain|normed)-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
+def _numbers(name: str) -> tuple[int, int]:
+    """Width and fold in the name of a plain lure."""
+    found = re.fullmatch(r"plain-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
     if found is None:
         raise InputError(
-            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, normed-WIDTH, or module:function."
+            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, or module:function."
         )
-    return found[1], int(found[2]), int(found[3] or 1)
+    return int(found[1]), int(found[2] or 1)
 
-
-KINDS: Mapping[str, Callable[[Shape, int, int], nn.Module]] = MappingProxyType(
-    {"plain": plain_lure, "normed": normed_lure}
-)
-"""Lures for images of any size, by the first part of their names: a function of the images' shape, width and fold."""
-
-AUTO = "plain"
-"""Kind of the lure `auto`."""
 
 LURES: Mapping[str, Callable[[Shape], nn.Module]] = MappingProxyType(
     {
@@ -401,7 +375,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, KERAS_EPS, KERAS_MOMENTUM)
 
 
-def _glorot(network: Network) -> Network:
+def _glorot(network: nn.Sequential) -> nn.Sequential:
     """Keras's initial weights, which the authors used: Glorot's uniform, biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -266,11 +266,11 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             dataset="svhn",
             scale="quick",
             target="svhn-narrow",
-            lure="normed-32-2",
+            lure="svhn-narrow",
             target_schedule=_short(1400, validations=7),
             lures=MappingProxyType(
                 {
-                    "luring": Lure(COLOUR, lam=0.15),
+                    "luring": Lure(COLOUR, lam=0.5),
                     "c_e": Lure(COLOUR),
                     "stack": Lure(_short(3000)),
                     "auto": Lure(_short(1000)),
