@@ -169,7 +169,6 @@ def test_the_decoy_is_the_target_behind_the_lure():
         "sized",
         "plain-4-3",
         "plain-99999",
-        "normed-0",
         "auto-",
     ],
 )
