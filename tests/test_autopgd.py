@@ -147,7 +147,7 @@ class TestWorstCase:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_who_has_enough_leaves_and_the_others_go_the_way_they_would_have_gone(norm):
-    x, model = rand(40, 1, 6, 6, seed=5), net(seed=3)
+    x, model = rand(40, 1, 6, 6, seed=5), net(seed=5)
     y = model(x).argmax(1)
 
     def climbed(enough):
@@ -158,7 +158,7 @@ def test_who_has_enough_leaves_and_the_others_go_the_way_they_would_have_gone(no
             return model(images)
 
         rounds = [(lambda logits, labels, _: cross_entropy(logits, labels), y)]
-        eps = 0.05 if norm == "linf" else 0.2
+        eps = 0.3 if norm == "linf" else 1.0
         more = {"steps": 12, "norm": norm, "generator": generator(1)}
         made = apgd_by(counted, x, y, rounds, eps=eps, enough=enough, **more)
         return made, margin(model(made), y) > 0, sum(asked)

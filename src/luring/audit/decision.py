@@ -62,9 +62,9 @@ def search(
         images, fooled, queries = x.clone(), torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y)
         told = passing(guard.often(x), policy)
         held = answers.prepare(own[0], defence.answer)
-        starts, known = _starts(x, y, held, told(held), own[1].to(device))
+        begun, known = starts(x, y, held, told(held), own[1].to(device))
         # Where he has no image to begin at, a walk begins at noise.
-        for which, start in ((known, starts[known]), (~known, None)):
+        for which, start in ((known, begun[known]), (~known, None)):
             if bool(which.any()):
                 found = hop_skip_jump(told, x[which], y[which], start=start, **asked)
                 images[which], fooled[which], queries[which] = found.images, found.fooled, found.queries
@@ -101,7 +101,7 @@ def passing(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
     return labels
 
 
-def _starts(x: Tensor, y: Tensor, held: Tensor, seen: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def starts(x: Tensor, y: Tensor, held: Tensor, seen: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """For each image the nearest (l2) of the adversary's own that are of another class and for which another is let out; and whether there is one."""
     useless = (seen == REFUSED) | (seen == y[:, None]) | (truth == y[:, None])
     distance = torch.cdist(x.flatten(1), held.flatten(1)).masked_fill(useless, torch.inf)
