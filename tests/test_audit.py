@@ -15,7 +15,7 @@ from luring.attacks.objectives import margin
 from luring.audit import denial, knowing, sanity, tables
 from luring.audit.budget import BUDGETS
 from luring.audit.controls import calibrated, fresh
-from luring.audit.decision import passing, shown
+from luring.audit.decision import REFUSED, passing, shown
 from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence, Policy, divergence
 from luring.audit.run import Ladder, compared, drawn
 from luring.audit.suspicious import cuts
@@ -256,17 +256,17 @@ class TestJoint:
         logits = 3 * torch.randn(8, 8, generator=generator)
         policy = Policy(divergence, 1.5)
 
-        class Given(Defence):
-            def logits(self, images):  # noqa: ARG002
-                return logits[:, :4], logits[:, 4:]
+        images = torch.zeros(8, 1, 1, 1)
 
-        nothing, images = nn.Identity(), torch.zeros(8, 1, 1, 1)
-        defence = Given("g", nothing, None, nothing, "M", {})
+        def both(images):  # noqa: ARG001
+            return logits[:, :4], logits[:, 4:]
+
         y = torch.full((8,), 2)
         fates = policy.fates(logits[:, :4], logits[:, 4:], y)
         told = torch.tensor([-1.0, 0.0, 1.0])[fates]  # kept, detected, fooled
-        assert torch.equal(margin(shown(defence, policy)(images), y), told)
-        assert torch.equal(passing(defence, policy, 2)(images) != y, fates == FOOLED)
+        assert torch.equal(margin(shown(both, policy)(images), y), told)
+        passed = passing(both, policy)(images)
+        assert torch.equal((passed != y) & (passed != REFUSED), fates == FOOLED)
 
 
 class TestSanity:

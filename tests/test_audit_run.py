@@ -13,7 +13,7 @@ from luring import bundle, cli, data, networks, rows, training
 from luring.audit import page, printed, tables, words
 from luring.audit.budget import BUDGETS
 from luring.audit.decision import search
-from luring.audit.defence import FOOLED, KEPT
+from luring.audit.defence import FOOLED, KEPT, remembering
 from luring.audit.run import Ladder, audit, drawn
 from luring.audit.tries import Setting
 from luring.errors import InputError
@@ -241,7 +241,7 @@ class TestPeers:
         folder, digits = fitted
         from luring.audit.controls import audited as guarded
 
-        return guarded(bundle.load(folder), folder, digits, "cpu"), drawn(digits, 30, 0), digits
+        return guarded(bundle.load(folder), folder, digits, remembering(), "cpu"), drawn(digits, 30, 0), digits
 
     @pytest.mark.filterwarnings("ignore")
     def test_autoattack_and_apgd_find_no_more_than_the_audit(self, guard):

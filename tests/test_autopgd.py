@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from luring.attacks import apgd, apgd_t, bim, fgsm, pgd, preset, worst_case
-from luring.attacks.objectives import difference_of_logits, difference_of_logits_towards, margin
+from luring.attacks.autopgd import apgd_by
+from luring.attacks.objectives import cross_entropy, difference_of_logits, difference_of_logits_towards, margin
 from luring.errors import InputError
 from test_attacks import generator, linear, net, rand, randn
 
@@ -142,3 +143,28 @@ class TestWorstCase:
     def test_no_attack_is_refused(self):
         with pytest.raises(InputError, match="no attack in the set"):
             worst_case([], net(), X, Y)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_who_has_enough_leaves_and_the_others_go_the_way_they_would_have_gone(norm):
+    x, model = rand(40, 1, 6, 6, seed=5), net(seed=5)
+    y = model(x).argmax(1)
+
+    def climbed(enough):
+        asked = []
+
+        def counted(images):
+            asked.append(len(images))
+            return model(images)
+
+        rounds = [(lambda logits, labels, _: cross_entropy(logits, labels), y)]
+        eps = 0.3 if norm == "linf" else 1.0
+        more = {"steps": 12, "norm": norm, "generator": generator(1)}
+        made = apgd_by(counted, x, y, rounds, eps=eps, enough=enough, **more)
+        return made, margin(model(made), y) > 0, sum(asked)
+
+    (far, fooled, many), (near, same, few) = climbed(False), climbed(True)
+    assert 0.2 <= fooled.double().mean() <= 0.8
+    assert torch.equal(fooled, same)
+    assert torch.allclose(far[~fooled], near[~fooled], atol=1e-9)
+    assert few < many

@@ -180,3 +180,19 @@ def test_an_answer_that_is_neither_labels_nor_scores_is_refused(attack):
         attack(lambda images: [0] * len(images), X, ZERO, eps=0.1, budget=10)
     with pytest.raises(InputError, match="one score a class"):
         attack(lambda images: images, X, ZERO, eps=0.1, budget=10)
+
+
+def test_a_refusal_fools_nobody():
+    """A plane beyond which the model answers otherwise, and a band behind it where it does not answer at all."""
+    x = torch.full((6, 1, 4, 4), 0.3)
+    y = torch.zeros(6, dtype=torch.int64)
+
+    def told(images):
+        mean = images.flatten(1).mean(1)
+        return torch.where(mean < 0.4, 0, torch.where(mean < 0.6, -1, 1))
+
+    start = torch.full_like(x, 0.9)
+    found = hop_skip_jump(told, x, y, eps=0.35, budget=200, samples=10, start=start)
+    assert bool(found.fooled.all())
+    assert torch.equal(told(found.images), torch.ones_like(y))
+    assert not hop_skip_jump(told, x, y, eps=0.2, budget=200, samples=10, start=start).fooled.any()

@@ -150,6 +150,17 @@ def threshold(scores: PerImage, fpr: float) -> float:
     return float(scores.double().sort().values[k - 1])
 
 
+def chosen(scores: PerImage, fpr: float) -> float:
+    """`threshold`, with a warning where it rests on few images."""
+    found = threshold(scores, fpr)
+    if len(scores) * fpr < FEW:
+        log.warning(
+            f"the threshold for a false-alarm rate of {fpr:g} rests on the {len(scores) * fpr:.0f} highest of {len(scores)} clean images: "
+            f"it is rough; {math.ceil(FEW / fpr)} images would do."
+        )
+    return found
+
+
 class Detector:
     """Decides from M and M∘P whether an image is let through.
 
@@ -204,13 +215,8 @@ class Detector:
                 f"the policy '{self.policy}' has no threshold: its false-alarm rate is what it is; take the policy 'score' to choose one."
             )
         m, mop = self._logits(images)
-        self.threshold, self.fpr = threshold(scored(self.policy, m, mop, self.reference), fpr), fpr
+        self.threshold, self.fpr = chosen(scored(self.policy, m, mop, self.reference), fpr), fpr
         self.disagreement = float((m.argmax(1) != mop.argmax(1)).double().mean())
-        if len(images) * fpr < FEW:
-            log.warning(
-                f"the threshold for a false-alarm rate of {fpr:g} rests on the {len(images) * fpr:.0f} highest of {len(images)} clean images: "
-                f"it is rough; {math.ceil(FEW / fpr)} images would do."
-            )
         return self.threshold
 
     def predict(self, images: Tensor) -> dict[str, dict[str, Any]]:

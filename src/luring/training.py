@@ -123,9 +123,9 @@ def classifier(
 
 def distilled(
     network: nn.Module,
-    teacher: nn.Module,
     train: Tensor,
-    validation: Tensor,
+    told: Tensor,
+    validation: Split,
     *,
     schedule: Schedule,
     seed: int = 0,
@@ -135,22 +135,21 @@ def distilled(
 ) -> Fitted:
     """Train a classifier from another one's scores, by cross-entropy to its softmax, in place (Hinton et al. 2015).
 
-    The teacher is asked once for every image, [n, channels, height, width]; the state kept is the one that agrees best with it. The other
-    arguments, and the errors, are those of `classifier`.
+    `told` are the teacher's logits of the images, [n, classes], and the labels of `validation` are the teacher's, too: the state kept is the
+    one that agrees best with it. The other arguments, and the errors, are those of `classifier`.
     """
     crew = processes.here()
-    train, validation = (_placed(images, network) for images in (train, validation))
-    with crew.together(_kept(state)):
-        top, wanted = _asked(crew, answers.logits, teacher, train), _asked(crew, answers.labels, teacher, validation)
+    train, held_out = (_placed(images, network) for images in (train, validation.images))
+    told, wanted = _to(told, network), _to(validation.labels, network)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
-        return losses.c_e(net(images).float(), top[index])
+        return losses.c_e(net(images).float(), told[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        agreed = accuracy(_asked(crew, answers.labels, network, validation), wanted)
+        agreed = accuracy(_asked(crew, answers.labels, network, held_out), wanted)
         return agreed, {"agreement": agreed}
 
-    identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "answers": _digest(top.argmax(1))}
+    identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "answers": _digest(told.argmax(1))}
     return _train(crew, network, loss, score, train, schedule, seed, state, identity, show, None)
 
 
@@ -207,13 +206,15 @@ def lure(
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
     with crew.together(_kept(state)):
-        if method == "c_e":
+        wanted = _asked(crew, answers.labels, target, validation)
+        if method == "auto":  # learns nothing from the target
+            top, first, second = None, wanted, wanted
+        elif method == "c_e":
             top = _asked(crew, answers.logits, target, train)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
             first, second = _asked(crew, _two_best, target, train).unbind(1)
-        wanted = _asked(crew, answers.labels, target, validation)
     decoy = nn.Sequential(network, target)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:

@@ -128,6 +128,7 @@ def apgd_by(
     eps: float,
     steps: int,
     reached: Objective = untargeted_margin,
+    enough: bool = False,
     norm: str = "linf",
     generator: Generator | None = None,
 ) -> Images:
@@ -142,11 +143,12 @@ def apgd_by(
         eps: radius of the ball around `x`.
         steps: number of steps a round.
         reached: above 0 where the goal is reached; given what a round is given.
+        enough: an image that has reached the goal is done; otherwise it climbs on to the round's end, for the highest `reached`.
         norm: `linf` or `l2`.
         generator: source of the random starts.
 
     Returns:
-        As for `apgd`: of the images met, the one with the highest `reached`.
+        As for `apgd`: of the images met, the one with the highest `reached`; with `enough`, the first that reached the goal.
 
     Raises:
         InputError: as for `apgd`.
@@ -163,8 +165,8 @@ def apgd_by(
             left = (highest <= 0).nonzero().squeeze(1)
             if not len(left):
                 break
-            ball = BALLS[norm](x[left], eps)
-            found, values = _craft(model, ball, y[left], wanted[left], objective, reached, steps, generator)
+            goal = objective, reached, enough
+            found, values = _craft(model, BALLS[norm], x[left], eps, y[left], wanted[left], goal, steps, generator)
             better = values > highest[left]
             best[left[better]], highest[left[better]] = found[better], values[better]
         return like(best, given)
@@ -172,15 +174,17 @@ def apgd_by(
 
 def _craft(
     model: Classifier,
-    ball: Ball,
+    around: Callable[[Tensor, float], Ball],
+    x: Tensor,
+    eps: float,
     y: Tensor,
     wanted: Tensor,
-    objective: Objective,
-    reached: Objective,
+    goal: tuple[Objective, Objective, bool],
     steps: int,
     generator: Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Algorithm 1, from one random start: of the images met those with the highest `reached`, and what it is."""
+    objective, reached, enough = goal
 
     def look(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         leaf = images.detach().requires_grad_()
@@ -196,6 +200,7 @@ def _craft(
 
     # Checkpoints as the paper has them: first after 0.22 of the steps, then ever sooner, by 0.03 down to 0.06.
     stretch, shorter, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    ball = around(x, eps)
     images = before = ball.random(generator)
     value, gradient, margins = look(images)
     best = (value, images, gradient)
@@ -204,7 +209,21 @@ def _craft(
     rises = torch.zeros_like(value)
     at_check, halved = value, torch.ones_like(value, dtype=torch.bool)
     since = 0
+    # Where each image still at work stands in the result, which those that have reached enough are written to.
+    place, result = torch.arange(len(x), device=x.device), (images.clone(), margins.clone())
     for done in range(steps):
+        if enough and bool((over := found[0] > 0).any()):
+            result[0][place[over]], result[1][place[over]] = found[1][over], found[0][over]
+            going = ~over
+            x, y, wanted, place, images, before, value, gradient, step, rises, at_check, halved = (
+                part[going]
+                for part in (x, y, wanted, place, images, before, value, gradient, step, rises, at_check, halved)
+            )
+            best = (best[0][going], best[1][going], best[2][going])
+            found = (found[0][going], found[1][going])
+            if not len(x):
+                break
+            ball = around(x, eps)
         stepped = ball.project(images + step * ball.unit(gradient))
         share = MOMENTUM if done else 1.0
         images, before = ball.project(images + share * (stepped - images) + (1 - share) * (images - before)), images
@@ -227,4 +246,5 @@ def _craft(
             )
             at_check, halved = best[0], stuck
             rises, since, stretch = torch.zeros_like(rises), 0, max(stretch - shorter, shortest)
-    return found[1].detach(), found[0]
+    result[0][place], result[1][place] = found[1], found[0]
+    return result[0].detach(), result[1]

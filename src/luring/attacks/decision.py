@@ -45,7 +45,8 @@ def hop_skip_jump(
     An image is finished as soon as it fools the model within `eps`.
 
     Args:
-        model: images to labels, [batch], or to scores, [batch, classes], of which the highest is the label; any function.
+        model: images to labels, [batch], or to scores, [batch, classes], of which the highest is the label; any function. A label below 0 is a
+            refusal to answer, and fools nobody.
         x: clean images, [batch, channels, height, width], values in [0, 1].
         y: true labels, [batch], int64; with `targeted`, the labels wanted.
         eps: radius of the ball around `x` that is to be reached, in units of `x`.
@@ -258,7 +259,7 @@ class _Walk:
         else:
             label = check_logits(answer, len(images)).argmax(1).to(self.y)
         self.queries.index_add_(0, which, torch.ones_like(which))
-        fooled = (label == self.y[which]) if self.targeted else (label != self.y[which])
+        fooled = (label == self.y[which]) if self.targeted else (label != self.y[which]) & (label >= 0)
         far = self.distance(images, which)
         place = highest(torch.where(fooled, -far, -torch.inf), which, -self.nearest)
         self.best[which[place]], self.nearest[which[place]] = images[place], far[place]

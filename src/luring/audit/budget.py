@@ -27,6 +27,7 @@ class Budget:
         cuts: boundaries inside the decoy from which features are attacked, evenly spread where there are more.
         controls: rivals beside it, `luring.audit.controls`.
         training: steps that rivals and surrogates are trained for.
+        learned: training images that rivals learn their score from.
         adversarial: the same of adversarial training.
         checked: images that the sanity checks and the attack for refusals run on.
         surfaces: images whose loss surfaces are drawn.
@@ -46,6 +47,7 @@ class Budget:
     cuts: int
     controls: tuple[str, ...]
     training: int
+    learned: int
     adversarial: int
     checked: int
     surfaces: int
@@ -78,13 +80,14 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             rival_transfer=("mim", "apgd"),
             surrogate=("mim",),
             samples=3,
-            queries=300,
-            rival_queries=100,
+            queries=200,
+            rival_queries=80,
             targets=3,
             joint=("behind", "both"),
             cuts=4,
             controls=(BASE, TWIN),
             training=250,
+            learned=5000,
             adversarial=250,
             checked=20,
             surfaces=1,
@@ -107,6 +110,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             cuts=12,
             controls=(BASE, TWIN, C_E, AUTOENCODER, ADVERSARIAL, ADVERSARIAL_LURE),
             training=1000,
+            learned=20_000,
             adversarial=600,
             checked=40,
             surfaces=2,

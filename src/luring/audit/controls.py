@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from luring import training
 from luring.attacks import pgd
 from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TWIN, Budget
-from luring.audit.defence import Defence, by_guard, calibrated
-from luring.audit.surrogates import Keep
+from luring.audit.defence import Ask, Defence, by_guard, calibrated
+from luring.audit.surrogates import Keep, seen
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
@@ -20,7 +21,7 @@ from luring.networks import compose
 from luring.training import Schedule
 
 LEARNED_FROM = 20_000
-"""Training images whose answers a score is learned from, at most."""
+"""Training images whose answers the guard's score is learned from, at most, where the bundle has none."""
 
 FPR = 0.01
 """False-alarm rate of a guard that the bundle has none of, and then of its rivals."""
@@ -37,19 +38,21 @@ def schedule(steps: int) -> Schedule:
     return Schedule(steps, lr=RATE, validations=8)
 
 
-def audited(bundle: Bundle, folder: Path, dataset: Dataset, device: str) -> Defence:
+def audited(bundle: Bundle, folder: Path, dataset: Dataset, ask: Ask, device: str) -> Defence:
     """The bundle's own guard as it was calibrated, or, where it has none, one as `luring calibrate` would set it.
 
     Beside its policy stand the two others that the networks allow: `target`, which lets every answer out, and bare agreement.
     """
     target, decoy = bundle.target.to(device), bundle.decoy.to(device)
+    # Weights as the images lie: no convolution has to turn them.
+    decoy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     learned, held_out = dataset.train.images[:LEARNED_FROM], dataset.validation.images
-    own = calibrated(target, decoy, ("target", "agreement"), learned, held_out, FPR)
+    own = calibrated(target, decoy, ("target", "agreement"), learned, held_out, FPR, ask)
     if (folder / "guard.json").exists():
         detector = Detector.load(folder, target, decoy)
         own[detector.policy] = by_guard(detector, device)
     else:
-        own |= calibrated(target, decoy, ("score",), learned, held_out, FPR)
+        own |= calibrated(target, decoy, ("score",), learned, held_out, FPR, ask)
     return Defence(str(bundle.config["method"]), target, decoy, decoy, "M∘P", own)
 
 
@@ -65,6 +68,7 @@ def controls(
     dataset: Dataset,
     budget: Budget,
     keep: Keep,
+    ask: Ask,
     *,
     eps: float,
     fpr: float,
@@ -79,6 +83,7 @@ def controls(
         dataset: that they are trained and calibrated on.
         budget: names them, and how long they are trained.
         keep: where their weights are kept.
+        ask: how they are asked about clean images.
         eps: radius of adversarial training.
         fpr: false-alarm rate that their thresholds are set for.
         seed: of their training.
@@ -86,11 +91,12 @@ def controls(
         show: show progress.
     """
     target, lure = bundle.target.to(device), bundle.lure.to(device)
-    train, validation = dataset.train, dataset.validation
-    learned, held_out = train.images[:LEARNED_FROM], validation.images
+    learned, held_out = dataset.train.images[: budget.learned], dataset.validation.images
+    short = seen(dataset, schedule(max(budget.training, budget.adversarial)))
+    train, validation = short.train, short.validation
 
     def policies(answer: nn.Module, other: nn.Module, *names: str):
-        return calibrated(answer, other, names, learned, held_out, fpr)
+        return calibrated(answer, other, names, learned, held_out, fpr, ask)
 
     def fit_lure(method: training.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
         settings = bundle.config["settings"]
@@ -100,7 +106,7 @@ def controls(
                 network,
                 to,
                 train.images,
-                held_out,
+                validation.images,
                 method=method,
                 lam=float(settings.get("lam") or 1.0),
                 gap_max=settings.get("gap_max"),
@@ -169,10 +175,18 @@ def own_lure(bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, se
     """An autoencoder that the adversary of rung 4 trains himself, without M, to stand in P's place."""
 
     def run(network: nn.Module, state: Path) -> None:
-        images, held_out = dataset.train.images, dataset.validation.images
         steps = schedule(budget.training)
+        short = seen(dataset, steps)
         training.lure(
-            network, bundle.target, images, held_out, method="auto", schedule=steps, seed=seed, state=state, show=show
+            network,
+            bundle.target,
+            short.train.images,
+            short.validation.images,
+            method="auto",
+            schedule=steps,
+            seed=seed,
+            state=state,
+            show=show,
         )
 
     return keep("own-lure", lambda: fresh(bundle.lure), run)

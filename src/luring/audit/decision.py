@@ -1,19 +1,21 @@
 """Rung 6: an adversary who sees the decision, the label that is let out or the refusal, and searches by that alone."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from luring import answers
-from luring.attacks import hop_skip_jump, square
+from luring.attacks import Queried, hop_skip_jump, square
+from luring.audit import tries
 from luring.audit.defence import Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try
 
 REFUSED = -1
-"""Stands for the label of an image of the adversary's own that is refused."""
+"""Stands for the label that is let out where none is: `hop_skip_jump` takes it for no success."""
 
 
 def searches(defence: Defence, own: tuple[Tensor, Tensor], setting: Setting) -> Iterator[Try]:
@@ -47,59 +49,60 @@ def search(
 
     def made() -> Crafted:
         device = next(defence.answer.parameters()).device
+        # Who lets every answer out need not ask the other network.
+        guard = replace(defence, other=None) if name == "target" else defence
         asked: dict[str, Any] = {
             "eps": setting.eps,
             "budget": setting.budget.queries,
             "generator": torch.Generator(device).manual_seed(setting.seed),
         }
+        x, y = answers.prepare(clean.images, defence.answer), clean.labels.to(device)
         if attack == "square":
-            x, y = answers.prepare(clean.images, defence.answer), clean.labels.to(device)
-            found = square(shown(defence, policy), x, y, **asked)
-            return Crafted(found.images.cpu(), clean, found.fooled.cpu(), found.queries.cpu())
-        images, fooled = clean.images.clone(), torch.zeros(len(clean.labels), dtype=torch.bool)
-        queries = torch.zeros(len(clean.labels), dtype=torch.int64)
+            return tries.asked(square(shown(guard.often(x), policy), x, y, **asked), clean)
+        images, fooled, queries = x.clone(), torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y)
+        told = passing(guard.often(x), policy)
         held = answers.prepare(own[0], defence.answer)
-        seen, truth = passing(defence, policy, REFUSED)(held), own[1].to(device)
-        # A label alone cannot say 'refused' without the true class: a walk for the images of each.
-        for label in clean.labels.unique().tolist():
-            which = clean.labels == label
-            x = answers.prepare(clean.images[which], defence.answer)
-            start = _starts(x, held[(seen != REFUSED) & (seen != label) & (truth != label)])
-            y = torch.full((len(x),), label, device=device)
-            found = hop_skip_jump(passing(defence, policy, label), x, y, start=start, **asked)
-            images[which], fooled[which], queries[which] = found.images.cpu(), found.fooled.cpu(), found.queries.cpu()
-        return Crafted(images, clean, fooled, queries)
+        begun, known = starts(x, y, held, told(held), own[1].to(device))
+        # Where he has no image to begin at, a walk begins at noise.
+        for which, start in ((known, begun[known]), (~known, None)):
+            if bool(which.any()):
+                found = hop_skip_jump(told, x[which], y[which], start=start, **asked)
+                images[which], fooled[which], queries[which] = found.images, found.fooled, found.queries
+        return tries.asked(Queried(images, fooled, queries), clean)
 
     return Try(6, attack, f"decision by {name}", settings, made)
 
 
-def shown(defence: Defence, policy: Policy) -> Callable[[Tensor], Tensor]:
+Logits: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From images to the logits of both classifiers."""
+
+
+def shown(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
     """What an adversary sees, as scores: 1 for the class that is let out and 0 for all others; 0 for all where none is.
 
     So the margin of a wrong class that is let out is 1, of the right one −1, and of a refusal 0: it fools nobody, but something has moved.
     """
 
     def scores(images: Tensor) -> Tensor:
-        m, other = defence.logits(images)
+        m, other = logits(images)
         passed = policy.suspicion(m, other) <= policy.threshold
         return F.one_hot(m.argmax(1), m.shape[1]).to(m) * passed[:, None]
 
     return scores
 
 
-def passing(defence: Defence, policy: Policy, refused: int) -> Callable[[Tensor], Tensor]:
-    """The same as labels: the one that is let out, and `refused` where none is: for a walk the true class, so that a refusal fools nobody."""
+def passing(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
+    """The same as labels: the one that is let out, and `REFUSED` where none is."""
 
     def labels(images: Tensor) -> Tensor:
-        m, other = defence.logits(images)
-        return torch.where(policy.suspicion(m, other) <= policy.threshold, m.argmax(1), refused)
+        m, other = logits(images)
+        return torch.where(policy.suspicion(m, other) <= policy.threshold, m.argmax(1), REFUSED)
 
     return labels
 
 
-def _starts(x: Tensor, usable: Tensor) -> Tensor | None:
-    """For each image the nearest (l2) of the adversary's own that are of another class and for which another is let out; None, for noise, where none is."""
-    if not len(usable):
-        return None
-    distance = torch.cdist(x.flatten(1), usable.flatten(1))
-    return usable[distance.argmin(1)]
+def starts(x: Tensor, y: Tensor, held: Tensor, seen: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """For each image the nearest (l2) of the adversary's own that are of another class and for which another is let out; and whether there is one."""
+    useless = (seen == REFUSED) | (seen == y[:, None]) | (truth == y[:, None])
+    distance = torch.cdist(x.flatten(1), held.flatten(1)).masked_fill(useless, torch.inf)
+    return held[distance.argmin(1)], ~useless.all(1)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from luring import answers
-from luring.guard import Detector, Reference, scored, threshold
+from luring.attacks.quick import quick
+from luring.frozen import frozen
+from luring.guard import CHOSEN, Detector, Reference, chosen, reference, scored
 from luring.types import Images, Labels, Logits, PerImage
 from luring.weights import digest
 
@@ -81,9 +83,17 @@ class Defence:
         m, other = answers.logits(self.pair, images, batch=250).chunk(2, 1)
         return m, other
 
+    def often(self, like: Images) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`logits`, for who asks many times about images of one form."""
+        fast = _faster(self.pair, like)
+        return lambda images: answers.logits(fast, images).chunk(2, 1)  # pyright: ignore[reportReturnType]
+
     def fates(self, images: Images, labels: Labels) -> dict[str, Tensor]:
         """What becomes of images under each policy, [n] each, on the CPU."""
-        m, other = self.logits(images)
+        return self.decided(*self.logits(images), labels)
+
+    def decided(self, m: Logits, other: Logits, labels: Labels) -> dict[str, Tensor]:
+        """The same from the logits of both."""
         return {name: policy.fates(m, other, labels.to(m.device)).cpu() for name, policy in self.policies.items()}
 
     def weights(self) -> dict[str, Any]:
@@ -96,12 +106,45 @@ class Defence:
 def by_guard(detector: Detector, device: torch.device | str) -> Policy:
     """The policy of a detector that has a threshold."""
     assert detector.threshold is not None, "a detector without a threshold decides nothing"
-    known = detector.reference and _moved(detector.reference, device)
-    return Policy(partial(scored, detector.policy, known=known), detector.threshold, detector.policy != "agreement")
+    return _by(detector.policy, detector.reference, detector.threshold, device)
+
+
+def _by(policy: str, known: Reference | None, limit: float, device: torch.device | str) -> Policy:
+    return Policy(partial(scored, policy, known=known and _moved(known, device)), limit, policy != "agreement")
+
+
+def _faster(model: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """`luring.attacks.quick` of a model, for images wherever they lie."""
+    with frozen(model):
+        fast = quick(model, answers.prepare(like[:1], model))
+    return lambda images: fast(answers.prepare(images, model))
+
+
+Ask: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+"""From a classifier and images to its logits."""
+
+
+def remembering() -> Ask:
+    """`answers.logits` that asks a network about the same clean images once, for all who want to know; the images must not change."""
+    known: dict[tuple[nn.Module, int, int], Tensor] = {}
+
+    def ask(model: nn.Module, images: Tensor) -> Tensor:
+        key = model, images.data_ptr(), len(images)
+        if key not in known:
+            known[key] = answers.logits(_faster(model, images), images)
+        return known[key]
+
+    return ask
 
 
 def calibrated(
-    answer: nn.Module, other: nn.Module, names: tuple[str, ...], learned: Tensor, held_out: Tensor, fpr: float
+    answer: nn.Module,
+    other: nn.Module,
+    names: tuple[str, ...],
+    learned: Tensor,
+    held_out: Tensor,
+    fpr: float,
+    ask: Ask = answers.logits,
 ) -> dict[str, Policy]:
     """Policies of `luring.guard`, and `kl`, fixed on clean images.
 
@@ -112,21 +155,25 @@ def calibrated(
         learned: clean images that the score is learned from.
         held_out: clean images that thresholds are set on.
         fpr: wanted false-alarm rate.
+        ask: how the networks are asked.
 
     Raises:
         InputError: too few images for `fpr`.
     """
     device = next(answer.parameters()).device
+
+    def both(images: Tensor) -> tuple[Tensor, Tensor]:
+        return ask(answer, images).cpu(), ask(other, images).cpu()
+
     found: dict[str, Policy] = {}
     for name in names:
         if name == "kl":
-            m, n = (answers.logits(model, held_out) for model in (answer, other))
-            found[name] = Policy(divergence, threshold(divergence(m, n).cpu(), fpr))
-            continue
-        detector = Detector(answer, other, policy=name).fit(learned)
-        if detector.threshold is None:
-            detector.infer_threshold(held_out, fpr)
-        found[name] = by_guard(detector, device)
+            found[name] = Policy(divergence, chosen(divergence(*both(held_out)), fpr))
+        elif name not in CHOSEN:
+            found[name] = _by(name, None, 0.5, device)
+        else:
+            known = reference(*both(learned)) if name == "score" else None
+            found[name] = _by(name, known, chosen(scored(name, *both(held_out), known), fpr), device)
     return found
 
 

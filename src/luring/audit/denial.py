@@ -77,7 +77,7 @@ def _reject(
         return policy.suspicion(*logits.chunk(2, 1)) - policy.threshold
 
     rounds: list[Round] = [(suspicion, y)] if policy.smooth else [(other_wrong, y), (answer_wrong, y)]
-    return apgd_by(defence.pair, x, y, rounds, eps=eps, steps=steps, reached=reached, generator=generator)
+    return apgd_by(defence.pair, x, y, rounds, eps=eps, steps=steps, reached=reached, enough=True, generator=generator)
 
 
 def _back(defence: Defence, policy: Policy, x: Tensor, found: Tensor) -> Tensor:
@@ -87,11 +87,15 @@ def _back(defence: Defence, policy: Policy, x: Tensor, found: Tensor) -> Tensor:
         m, other = defence.logits(images)
         return policy.suspicion(m, other) > policy.threshold
 
-    able = rejected(found)
+    nearest = x.new_full((len(x),), torch.inf)
+    able = rejected(found).nonzero().squeeze(1)
+    if not len(able):
+        return nearest
+    x, found = x[able], found[able]
     low, high = x.new_zeros(len(x)), x.new_ones(len(x))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         there = rejected(x + middle.view(-1, 1, 1, 1) * (found - x))
         high, low = torch.where(there, middle, high), torch.where(there, low, middle)
-    distance = (found - x).flatten(1).abs().amax(1) * high
-    return torch.where(able, distance, torch.inf)
+    nearest[able] = (found - x).flatten(1).abs().amax(1) * high
+    return nearest

@@ -139,9 +139,16 @@ def against(defence: Defence, name: str, policy: Policy, setting: Setting) -> Tr
 
 
 def crafted(
-    defence: Defence, policy: Policy, x: Tensor, y: Tensor, setting: Setting, generator: torch.Generator
+    defence: Defence,
+    policy: Policy,
+    x: Tensor,
+    y: Tensor,
+    setting: Setting,
+    generator: torch.Generator,
+    *,
+    enough: bool = False,
 ) -> Tensor:
-    """Examples of the joint attack; the images, labels and result on the networks' device."""
+    """Examples of the joint attack; the images, labels and result on the networks' device. With `enough`, an image is done once it fools the policy."""
     attack, budget = Joint(policy), setting.budget
     m = answers.logits(defence.answer, x)
     wanted = m.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
@@ -151,5 +158,13 @@ def crafted(
         for objective in budget.joint
     ]
     return apgd_by(
-        defence.pair, x, y, rounds, eps=setting.eps, steps=budget.steps, reached=attack.reached, generator=generator
+        defence.pair,
+        x,
+        y,
+        rounds,
+        eps=setting.eps,
+        steps=budget.steps,
+        reached=attack.reached,
+        enough=enough,
+        generator=generator,
     )

@@ -15,8 +15,8 @@ from luring import answers, rows
 from luring.attacks.balls import linf
 from luring.audit import controls, decision, denial, knowing, sanity, suspicious, unaware
 from luring.audit.budget import Budget
-from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence
-from luring.audit.surrogates import independent, stolen, transferred
+from luring.audit.defence import DETECTED, FOOLED, KEPT, Ask, Defence, remembering
+from luring.audit.surrogates import independent, seen, stolen, transferred
 from luring.audit.tables import worst
 from luring.audit.tries import Crafted, Setting, Try
 from luring.bundle import Bundle
@@ -77,14 +77,15 @@ def audit(
     clean = drawn(dataset, budget.n, seed)
     setting = Setting(clean, eps, budget, seed)
     ladder = Ladder(run, setting, dataset)
-    guard = controls.audited(bundle, folder, dataset, device)
+    guard = controls.audited(bundle, folder, dataset, ladder.ask, device)
     ladder.clean(guard)
     ladder.climb(guard)
     schedule = controls.schedule(budget.training)
-    trained = independent(dataset, run.kept, schedule, seed, show=show)
+    short = seen(dataset, schedule)
+    trained = independent(short, run.kept, schedule, seed, show=show)
     held_out = dataset.validation.images[:1000]
     other = controls.own_lure(bundle, dataset, budget, run.kept, seed=seed, show=show)
-    copied = stolen(guard, dataset, run.kept, schedule, seed, show=show)
+    copied = stolen(guard, short, run.kept, schedule, ladder.ask, seed, show=show)
     ladder.tries(guard, transferred(guard, trained, copied, held_out, setting))
     ladder.tries(guard, suspicious.attempts(guard.surface, guard.answer, other, setting))
     ladder.denied(guard)
@@ -92,12 +93,12 @@ def audit(
     rivals = replace(setting, budget=budget.beside)
     fpr = controls.rate(folder)
     for rival in controls.controls(
-        bundle, dataset, budget, run.kept, eps=eps, fpr=fpr, seed=seed, device=device, show=show
+        bundle, dataset, budget, run.kept, ladder.ask, eps=eps, fpr=fpr, seed=seed, device=device, show=show
     ):
         beside = replace(ladder, setting=rivals)
         beside.clean(rival)
         beside.climb(rival)
-        copied = stolen(rival, dataset, run.kept, schedule, seed, show=show)
+        copied = stolen(rival, short, run.kept, schedule, ladder.ask, seed, show=show)
         beside.tries(rival, transferred(rival, trained, copied, held_out, rivals))
         if hasattr(rival.surface, "lure"):
             beside.tries(rival, suspicious.attempts(rival.surface, rival.answer, other, rivals))
@@ -121,12 +122,14 @@ class Ladder:
         setting: of the attacks.
         dataset: whose test part is attacked.
         made: examples by what they depend on, for defences that share them.
+        ask: asks networks about clean images, which defences share, too.
     """
 
     run: Run
     setting: Setting
     dataset: Dataset
     made: dict[str, Crafted] = field(default_factory=dict[str, Crafted])
+    ask: Ask = field(default_factory=remembering)
 
     @property
     def few(self) -> Setting:
@@ -219,8 +222,10 @@ class Ladder:
         names = {"kind": "clean", "architecture": defence.name, "n": len(test.labels)}
 
         def compute() -> dict[str, Any]:
-            fates = defence.fates(test.images, test.labels)
-            accuracy = float((answers.labels(defence.answer, test.images).cpu() == test.labels).double().mean())
+            m = self.ask(defence.answer, test.images)
+            other = m if defence.other is None else self.ask(defence.other, test.images)
+            fates = defence.decided(m, other, test.labels)
+            accuracy = float((m.argmax(1).cpu() == test.labels).double().mean())
             return {
                 "accuracy": accuracy,
                 "policies": {name: _shares(fate) for name, fate in fates.items()},

@@ -147,7 +147,7 @@ def measured(defence: Defence, setting: Setting) -> list[Check]:
             policy = defence.policies[name]
             generator = torch.Generator(x.device).manual_seed(setting.seed)
             again = replace(setting, eps=eps, budget=replace(setting.budget, steps=steps))
-            made = crafted(defence, policy, x, y, again, generator)
+            made = crafted(defence, policy, x, y, again, generator, enough=True)
             return float((policy.fates(*defence.logits(made), y) == FOOLED).double().mean())
 
         found += _swept(f"M and {name}", passed, setting)

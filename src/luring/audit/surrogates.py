@@ -1,13 +1,15 @@
 """Rung 3: an adversary who never touches the weights of what is deployed, and trains models of his own."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from luring import answers, training
 from luring.attacks import ensemble
-from luring.audit.defence import Defence
+from luring.audit.defence import Ask, Defence
 from luring.audit.tries import Setting, Try, named
 from luring.data import Dataset, Split
 from luring.networks import Shape, plain_target
@@ -56,6 +58,29 @@ ARCHITECTURES: Mapping[str, Callable[[Shape, int], nn.Module]] = {
 """Of the surrogates, by the name that the rows give them."""
 
 
+HELD_OUT = 1000
+"""Validation images that choose the state of a network kept, at most: eight times as many answers as there are images."""
+
+
+def seen(dataset: Dataset, schedule: Schedule) -> Dataset:
+    """What a short training makes use of: of the training images as many as it has places for, and some validation images."""
+
+    def some(part: Split, most: int) -> Split:
+        # Evenly spread: files may be sorted by class.
+        n = len(part.labels)
+        index = torch.arange(min(n, most)) * n // min(n, most)
+        return Split(part.images[index], part.labels[index])
+
+    train = some(dataset.train, schedule.steps * schedule.batch)
+    return replace(dataset, train=train, validation=some(dataset.validation, HELD_OUT))
+
+
+def level(logits: Tensor) -> Tensor:
+    """What logits are multiplied by for the typical gap of the first to the second class to be `TYPICAL_GAP`."""
+    gap = logits.topk(2, dim=1).values.diff(dim=1).neg().median()
+    return (TYPICAL_GAP / gap.clamp_min(1e-6)).detach()
+
+
 class Levelled(nn.Module):
     """A classifier whose logits are divided so that the typical gap of its first to its second class is `TYPICAL_GAP`."""
 
@@ -63,8 +88,7 @@ class Levelled(nn.Module):
         """Of a classifier, by what it answers to clean images."""
         super().__init__()
         self.model = model
-        gap = answers.logits(model, images).topk(2, dim=1).values.diff(dim=1).neg().median()
-        self.register_buffer("by", (TYPICAL_GAP / gap.clamp_min(1e-6)).detach())
+        self.register_buffer("by", level(answers.logits(model, images)))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,20 +110,28 @@ def independent(dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, 
 
 
 def stolen(
-    defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, seed: int, *, show: bool
+    defence: Defence, dataset: Dataset, keep: Keep, schedule: Schedule, ask: Ask, seed: int, *, show: bool
 ) -> dict[str, nn.Module]:
     """Two surrogates distilled from what the surface answers to the training images: from its labels, and from its scores."""
-    images, surface = dataset.train.images, defence.surface
+    images, held_out, surface = dataset.train.images, dataset.validation.images, defence.surface
 
     def labels(network: nn.Module, state: Path) -> None:
-        told = Split(images, answers.labels(surface, images).cpu())
+        told = Split(images, ask(surface, images).argmax(1).cpu())
         _classifier(network, told, dataset, schedule, seed, state, f"from {defence.name}'s labels", show)
 
     def scores(network: nn.Module, state: Path) -> None:
-        teacher, held_out = Levelled(surface, images[:1000]), dataset.validation.images
+        told, validation = ask(surface, images), Split(held_out, ask(surface, held_out).argmax(1).cpu())
         name = f"from {defence.name}'s scores"
         training.distilled(
-            network, teacher, images, held_out, schedule=schedule, seed=seed, state=state, show=show, name=name
+            network,
+            images,
+            told * level(told[:1000]),
+            validation,
+            schedule=schedule,
+            seed=seed,
+            state=state,
+            show=show,
+            name=name,
         )
 
     def make() -> nn.Module:
