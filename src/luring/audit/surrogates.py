@@ -12,8 +12,9 @@ from luring.attacks import ensemble
 from luring.audit.defence import Ask, Defence
 from luring.audit.tries import Setting, Try, named
 from luring.data import Dataset, Split
-from luring.networks import Shape, plain_target
+from luring.networks import plain_target
 from luring.training import Schedule
+from luring.types import Shape
 
 Keep = Callable[[str, Callable[[], nn.Module], Callable[[nn.Module, Path], None]], nn.Module]
 """Gives the network of a name: as an earlier run left it, or made and trained now."""

@@ -17,7 +17,8 @@ from luring import answers
 from luring.attacks import apgd_by
 from luring.audit.tries import Crafted, Setting, Try, named
 from luring.frozen import frozen
-from luring.networks import Shape, compose
+from luring.networks import compose
+from luring.types import Shape
 from luring.weights import digest
 
 log = logging.getLogger("luring")
