@@ -87,15 +87,16 @@ def test_mnist_the_strong_recipe_lets_far_less_through_in_every_cell():
     assert statistics.fmean(gains) >= 0.3
     (worst,) = (line for line in tables.worst(RECIPES) if line.eps == 0.5)
     assert worst.cells["strong"]["dac"].mean >= worst.cells["luring"]["dac"].mean + 0.15
+    (hardest,) = (line for line in TABLE_2 if (line.attack, line.eps) == ("dim-ti", 0.5))
+    assert hardest.cells["strong"]["dac"].mean >= hardest.cells["luring"]["dac"].mean + 0.2
 
 
-def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_no_more_than_the_papers():
+def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_papers():
     largest = [line for line in tables.transfer(RECIPES) if line.eps == 0.5 and line.attack in ("pgd", "apgd", "mim")]
     assert [line.cells["strong"]["ac_mop"].mean <= 0.05 for line in largest] == [True] * 3
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(RECIPES)}
-    assert accuracy["strong"] >= accuracy["luring"]
-    # What the issue of accuracy is: three points, with either.
-    assert accuracy["base"] - accuracy["strong"] == pytest.approx(0.029, abs=0.001)
+    assert accuracy["strong"] >= accuracy["luring"] + 0.01
+    assert accuracy["base"] - accuracy["strong"] <= 0.006
     assert {row["recipe"] for row in RECIPES if row["kind"] == "transfer"} == {"paper", "bounded", "static", "strong"}
 
 
