@@ -23,7 +23,7 @@ def classifier():
         nn.Flatten(), nn.Linear(64 * 7 * 7, 256), nn.ReLU(), nn.Linear(256, 10),
     )
 '''
-FIT = ("--lure-share", "0.5", "--steps", "6000", "--lr", "0.003", "--batch", "64")
+FIT = ("--lure-share", "0.5", "--steps", "4000", "--lr", "0.003", "--batch", "64")
 RECIPE = {"luring": ("--recipe", "strong", "--eps", "0.05"), "c_e": ()}
 ATTACK = ("--attacks", "dim-ti", "--eps", "0.1", "--n", "1000")
 

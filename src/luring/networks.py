@@ -196,15 +196,12 @@ WIDTHS = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
 FOLDS = (1, 2, 4, 8, 16)
 FINE = 64
 """Places a side that a lure works on at most, where its target's cost allows."""
-FOLDED = 16
-"""Pixels a side from which on a lure works on squares: with pixels as places it takes far longer than its multiply-adds say."""
 
 
 def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int, int]:
     """Width and fold of the widest `plain_lure` that costs at most a share of its target's multiply-adds.
 
-    The fold is the smallest that leaves no more than 64 places a side, 2 at least from sides of 16 on, or a larger one where nothing else is cheap
-    enough.
+    The fold is the smallest that leaves no more than 64 places a side, or a larger one where nothing else is cheap enough.
 
     Args:
         target: the network it will stand in front of.
@@ -218,8 +215,7 @@ def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int
         raise InputError(f"the lure's share of its target's cost is {share:g}: give a number above 0.")
     budget = share * multiply_adds(target, shape)
     for fold in FOLDS:
-        too_fine = max(shape[1:]) > FINE * fold or (fold == 1 and min(shape[1:]) >= FOLDED)
-        if (too_fine and fold != FOLDS[-1]) or min(shape[1:]) < 2 * fold:
+        if (max(shape[1:]) > FINE * fold and fold != FOLDS[-1]) or min(shape[1:]) < 2 * fold:
             continue
         for width in WIDTHS:
             with torch.device("meta"):  # counted without being computed
