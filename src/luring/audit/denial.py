@@ -77,7 +77,11 @@ def _reject(
         return policy.suspicion(*logits.chunk(2, 1)) - policy.threshold
 
     rounds: list[Round] = [(suspicion, y)] if policy.smooth else [(other_wrong, y), (answer_wrong, y)]
-    return apgd_by(defence.pair, x, y, rounds, eps=eps, steps=steps, reached=reached, enough=True, generator=generator)
+    # A suspicion climbed on leads to a way back that crosses the threshold nearer; of a bare disagreement there is no more.
+    enough = not policy.smooth
+    return apgd_by(
+        defence.pair, x, y, rounds, eps=eps, steps=steps, reached=reached, enough=enough, generator=generator
+    )
 
 
 def _back(defence: Defence, policy: Policy, x: Tensor, found: Tensor) -> Tensor:
