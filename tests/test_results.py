@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from luring import bundle, data, publish, rows
+from luring.audit.defence import FOOLED
+from luring.audit.tables import worst
 from luring.paper import tables
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -116,6 +118,26 @@ def test_fashion_mnist_luring_lets_less_through_than_c_e_and_costs_more_than_thr
     assert dac["luring"] >= dac["c_e"] + 0.15
     accuracy = {row["architecture"]: row["test_accuracy"] for row in rows.select(found, kind="accuracy")}
     assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.035, abs=0.001)
+
+
+def test_the_strong_lures_guard_notices_who_cuts_p_off_and_not_who_attacks_both():
+    fooled = {}
+    for folder in ("mnist-audit", "mnist-strong-audit"):
+        found = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring")
+        fooled[folder] = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (3, 4, 5)]
+    assert fooled["mnist-audit"] == pytest.approx([0.225, 0.9, 1], abs=0.005)
+    assert fooled["mnist-strong-audit"] == pytest.approx([0.1875, 0.15, 1], abs=0.005)
+
+
+@pytest.mark.parametrize("folder", ["mnist-audit", "mnist-strong-audit", "digits-audit"])
+def test_no_sanity_check_failed(folder):
+    checks = [
+        check
+        for row in rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="sanity")
+        for check in row["checks"]
+    ]
+    assert len(checks) >= 20
+    assert [check for check in checks if not check["passed"]] == []
 
 
 GUARD = rows.read(RESULTS / "mnist-guard/rows.jsonl")
