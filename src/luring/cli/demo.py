@@ -22,5 +22,5 @@ def demo(seed: Seed = 0, device: Device = "auto", out: Path = Path("luring-demo"
     run("digits", "demo", seed, device, out)
     say(
         "\nRead each line so: examples that fool the decoy M∘P (its accuracy near 0) leave M right, or the two disagree: that is DAC.",
-        "\nNext: 'luring reproduce mnist --scale quick' (the paper's networks), 'luring fit --help' (your own images).",
+        "\nNext: 'luring reproduce mnist --scale quick' (nearly the paper's networks), 'luring fit --help' (your own images).",
     )
