@@ -84,8 +84,8 @@ def serving(found: list[Row]) -> str:
         "p99, s",
         "at four times the load: p99, s",
         "turned away",
+        "MiB before, after, after four times the load",
     ]
-    head.append("MiB before, after, after four times the load")
     loaded: list[list[str]] = []
     for row in rows.select(found, kind="serving"):
         load, more = row["load"], row["load_times_4"]

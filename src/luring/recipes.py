@@ -45,6 +45,18 @@ class Asked(TypedDict):
     static_eps: float | None
 
 
+def check_radius(eps: float) -> None:
+    """Refuse a radius that images in [0, 1] have no room for.
+
+    Raises:
+        InputError: it is not above 0, or above 1.
+    """
+    if not 0 < eps <= 1:
+        raise InputError(
+            f"a lure cannot be fitted on adversarial examples of M up to eps {eps:g}: give a radius above 0, 1 at most."
+        )
+
+
 def asked(
     name: str,
     *,
@@ -74,10 +86,8 @@ def asked(
     recipe = RECIPES[name]
     if eps is not None and not recipe.static:
         raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take the recipe 'strong'.")
-    if eps is not None and not 0 < eps <= 1:
-        raise InputError(
-            f"a lure cannot be fitted up to eps {eps:g}: give a radius above 0, 1 at most, of images in [0, 1]."
-        )
+    if eps is not None:
+        check_radius(eps)
     return {
         "lam": recipe.lam if lam is None else lam,
         "gap_max": recipe.gap_max if gap_max is None else gap_max,

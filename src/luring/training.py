@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, average, losses, processes, rooms, static, stopping
+from luring import answers, average, losses, processes, recipes, rooms, static, stopping
 from luring.ahead import fetched
 from luring.augment import Moves
 from luring.data import Split
@@ -196,11 +196,12 @@ def lure(
             state of another run.
         Stopped: a signal came, or another process was lost.
     """
-    if static_eps is not None and (method == "auto" or not 0 < static_eps <= 1):
-        raise InputError(
-            f"a lure by '{method}' cannot be fitted on adversarial examples of M up to eps {static_eps:g}: give a radius above 0, 1 at most, and "
-            "another method than 'auto'."
-        )
+    if static_eps is not None:
+        recipes.check_radius(static_eps)
+        if method == "auto":
+            raise InputError(
+                "a lure by 'auto' cannot be fitted on adversarial examples of M: give another method than 'auto', or no radius."
+            )
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)

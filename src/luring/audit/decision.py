@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from luring import answers
 from luring.attacks import Queried, hop_skip_jump, square
 from luring.audit import tries
-from luring.audit.defence import Defence, Policy
+from luring.audit.defence import Both, Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try
 
 REFUSED = -1
@@ -73,11 +73,7 @@ def search(
     return Try(6, attack, f"decision by {name}", settings, made)
 
 
-Logits: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From images to the logits of both classifiers."""
-
-
-def shown(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
+def shown(logits: Both, policy: Policy) -> Callable[[Tensor], Tensor]:
     """What an adversary sees, as scores: 1 for the class that is let out and 0 for all others; 0 for all where none is.
 
     So the margin of a wrong class that is let out is 1, of the right one −1, and of a refusal 0: it fools nobody, but something has moved.
@@ -91,7 +87,7 @@ def shown(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
     return scores
 
 
-def passing(logits: Logits, policy: Policy) -> Callable[[Tensor], Tensor]:
+def passing(logits: Both, policy: Policy) -> Callable[[Tensor], Tensor]:
     """The same as labels: the one that is let out, and `REFUSED` where none is."""
 
     def labels(images: Tensor) -> Tensor:

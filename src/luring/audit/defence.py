@@ -83,7 +83,7 @@ class Defence:
         m, other = answers.logits(self.pair, images, batch=250).chunk(2, 1)
         return m, other
 
-    def often(self, like: Images) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def often(self, like: Images) -> "Both":
         """`logits`, for who asks many times about images of one form."""
         fast = _faster(self.pair, like)
         return lambda images: answers.logits(fast, images).chunk(2, 1)  # pyright: ignore[reportReturnType]
@@ -120,19 +120,23 @@ def _faster(model: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda images: fast(answers.prepare(images, model))
 
 
+Both: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From images to the logits of both classifiers of a defence."""
+
 Ask: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 """From a classifier and images to its logits."""
 
 
 def remembering() -> Ask:
     """`answers.logits` that asks a network about the same clean images once, for all who want to know; the images must not change."""
-    known: dict[tuple[nn.Module, int, int], Tensor] = {}
+    # With the images, so that no others can come to lie where they lay.
+    known: dict[tuple[nn.Module, int, int], tuple[Tensor, Tensor]] = {}
 
     def ask(model: nn.Module, images: Tensor) -> Tensor:
         key = model, images.data_ptr(), len(images)
         if key not in known:
-            known[key] = answers.logits(_faster(model, images), images)
-        return known[key]
+            known[key] = images, answers.logits(_faster(model, images), images)
+        return known[key][1]
 
     return ask
 
