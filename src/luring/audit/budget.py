@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 BASE, TWIN, C_E, AUTOENCODER = "base", "twin", "c_e", "ae-kl"
 ADVERSARIAL, ADVERSARIAL_LURE = "adversarial", "adversarial-lure"
+TRAPDOOR = "trapdoor"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             targets=9,
             joint=("behind", "both", "ratio-behind", "ratio-both"),
             cuts=12,
-            controls=(BASE, TWIN, C_E, AUTOENCODER, ADVERSARIAL, ADVERSARIAL_LURE),
+            controls=(BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE),
             training=1000,
             learned=20_000,
             adversarial=600,

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from luring import training
 from luring.attacks import pgd
-from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TWIN, Budget
+from luring.audit import trapdoor
+from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN, Budget
 from luring.audit.defence import Ask, Defence, by_guard, calibrated
 from luring.audit.surrogates import Keep, seen
 from luring.bundle import Bundle
-from luring.data import Dataset
+from luring.data import Dataset, Split
 from luring.errors import InputError
 from luring.guard import Detector
 from luring.networks import compose
@@ -120,7 +121,9 @@ def controls(
 
         return run
 
-    def fit_classifier(name: str, steps: int, **more: object) -> Callable[[nn.Module, Path], None]:
+    def fit_classifier(
+        name: str, steps: int, train: Split = train, validation: Split = validation, **more: object
+    ) -> Callable[[nn.Module, Path], None]:
         def run(network: nn.Module, state: Path) -> None:
             training.classifier(
                 network,
@@ -146,6 +149,9 @@ def controls(
 
         fit_classifier(ADVERSARIAL, budget.adversarial, alter=perturb)(network, state)
 
+    def trapped(train: Split, validation: Split) -> nn.Module:
+        return keep(TRAPDOOR, lambda: fresh(target), fit_classifier(TRAPDOOR, budget.training, train, validation))
+
     for name in budget.controls:
         if name == bundle.config["method"]:
             continue  # it is what is audited
@@ -161,6 +167,9 @@ def controls(
                 yield Defence(C_E, target, decoy, decoy, "M∘P", policies(target, decoy, "agreement", "score"))
             else:
                 yield Defence(AUTOENCODER, target, decoy, target, "M", policies(target, decoy, "kl"))
+        elif name == TRAPDOOR:
+            honeypot, watch = trapdoor.trained(short, seed, trapped)
+            yield Defence(TRAPDOOR, honeypot, watch, honeypot, "M", policies(honeypot, watch, "signature"))
         elif name == ADVERSARIAL:
             yield Defence(ADVERSARIAL, hardened(), None, hardened(), "M", policies(target, target, "target"))
         elif name == ADVERSARIAL_LURE:

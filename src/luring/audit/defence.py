@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from luring import answers
 from luring.attacks.quick import quick
+from luring.audit.trapdoor import resemblance
 from luring.frozen import frozen
 from luring.guard import CHOSEN, Detector, Reference, chosen, reference, scored
 from luring.types import Images, Labels, Logits, PerImage
@@ -150,12 +151,12 @@ def calibrated(
     fpr: float,
     ask: Ask = answers.logits,
 ) -> dict[str, Policy]:
-    """Policies of `luring.guard`, and `kl`, fixed on clean images.
+    """Policies of `luring.guard`, `kl` and `signature`, fixed on clean images.
 
     Args:
         answer: the classifier that answers.
         other: the other.
-        names: of `luring.guard.POLICIES`, or `kl`.
+        names: of `luring.guard.POLICIES`, or of `SUSPICIONS`.
         learned: clean images that the score is learned from.
         held_out: clean images that thresholds are set on.
         fpr: wanted false-alarm rate.
@@ -171,8 +172,8 @@ def calibrated(
 
     found: dict[str, Policy] = {}
     for name in names:
-        if name == "kl":
-            found[name] = Policy(divergence, chosen(divergence(*both(held_out)), fpr))
+        if name in SUSPICIONS:
+            found[name] = Policy(SUSPICIONS[name], chosen(SUSPICIONS[name](*both(held_out)), fpr))
         elif name not in CHOSEN:
             found[name] = _by(name, None, 0.5, device)
         else:
@@ -185,6 +186,10 @@ def divergence(m: Logits, other: Logits) -> PerImage:
     """Kullback and Leibler's divergence of the second softmax from the first: what Vacanti and Van Looveren (2020) reject by; float64."""
     first, second = (logits.double().log_softmax(1) for logits in (m, other))
     return (first.exp() * (first - second)).sum(1).clamp_min(0)
+
+
+SUSPICIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": divergence, "signature": resemblance}
+"""Policies of rivals, which `luring.guard` has not."""
 
 
 def _moved(known: Reference, device: torch.device | str) -> Reference:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TWIN
+from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN
 from luring.paper.tables import Value, as_number, over_seeds
 from luring.rows import Row, select
 
@@ -20,7 +20,7 @@ KINDS = ("audit", "clean", "denial", "sanity", "landscape")
 RUNGS = (1, 2, 3, 4, 5, 6)
 """Of the ladder, those whose adversary wants a wrong answer."""
 
-CONTROLS = (BASE, TWIN, C_E, AUTOENCODER, ADVERSARIAL, ADVERSARIAL_LURE)
+CONTROLS = (BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE)
 
 KEPT, DETECTED, FOOLED = 0, 1, 2
 """As `luring.audit.defence` has them."""

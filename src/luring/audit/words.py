@@ -5,7 +5,7 @@ from math import isnan
 from typing import Any
 
 from luring.audit import tables
-from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TWIN
+from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN
 from luring.audit.tables import Guarded, Outcome
 from luring.paper import words
 from luring.paper.words import MISSING, listing, number
@@ -27,6 +27,7 @@ DEFENCES = {
     TWIN: "M and a twin",
     C_E: "C_E lure",
     AUTOENCODER: "Autoencoder (KL)",
+    TRAPDOOR: "M with trapdoors",
     ADVERSARIAL: "M, adversarially trained",
     ADVERSARIAL_LURE: "the same, with a lure",
 }
@@ -37,6 +38,7 @@ POLICIES = {
     "confidence": "M's confidence",
     "score": "score",
     "kl": "KL divergence",
+    "signature": "trapdoors' signatures",
 }
 
 CHECKS = {
