@@ -94,8 +94,8 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             surfaces=1,
         ),
         "full": Budget(
-            n=150,
-            few=25,
+            n=120,
+            few=20,
             steps=40,
             transfer=(
                 *("fgsm", "pgd", "mim", "dim", "dim-ti", "ni", "si-ni", "vmi", "admix", "ssa", "bsr", "sia", "pgn"),
@@ -105,7 +105,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             surrogate=("mim", "dim", "vmi"),
             samples=4,
             queries=10_000,
-            rival_queries=1000,
+            rival_queries=500,
             targets=9,
             joint=("behind", "both", "ratio-behind", "ratio-both"),
             cuts=12,
