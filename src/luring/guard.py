@@ -76,10 +76,11 @@ def reference(m: Logits, mop: Logits) -> Reference:
     m, mop = m.detach().cpu().double(), mop.detach().cpu().double()
     temperature = (m.topk(2, dim=1).values.diff(dim=1).neg().median() / TYPICAL_MARGIN).clamp_min(1e-6)
     # The driver that also solves what is not of full rank: logits may be shifted by any number.
-    line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution
+    # Contiguous, as they come back from a file: a product's last bit depends on it.
+    line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution.contiguous()
     covariance = torch.from_numpy(ledoit_wolf((mop - _with_one(m) @ line).numpy())[0])
     ridge = 1e-9 * covariance.diagonal().mean().clamp_min(1e-9)
-    precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
+    precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64)).contiguous()
     raw = Reference(temperature, line, precision, torch.ones(2, dtype=torch.float64))
     return Reference(temperature, line, precision, _parts(m, mop, raw).quantile(0.99, dim=0).clamp_min(1e-12))
 
@@ -117,7 +118,7 @@ def scored(policy: str, m: Logits, mop: Logits, known: Reference | None = None) 
 
 def _parts(m: Tensor, mop: Tensor, known: Reference) -> Tensor:
     """[n, 2]."""
-    left = mop - _with_one(m) @ known.line
+    left = torch.addmm(mop - known.line[-1], m, known.line[:-1], alpha=-1)
     distance = ((left @ known.precision) * left).sum(1).clamp_min(0)
     return torch.stack([doubt(m / known.temperature), distance], 1)
 

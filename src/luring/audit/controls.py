@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from luring import training
+from luring import layout, training
 from luring.attacks import pgd
 from luring.audit import trapdoor
 from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN, Budget
@@ -45,8 +44,7 @@ def audited(bundle: Bundle, folder: Path, dataset: Dataset, ask: Ask, device: st
     Beside its policy stand the two others that the networks allow: `target`, which lets every answer out, and bare agreement.
     """
     target, decoy = bundle.target.to(device), bundle.decoy.to(device)
-    # Weights as the images lie: no convolution has to turn them.
-    decoy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    layout.channels_last(decoy, dataset.shape)
     learned, held_out = dataset.train.images[:LEARNED_FROM], dataset.validation.images
     own = calibrated(target, decoy, ("target", "agreement"), learned, held_out, FPR, ask)
     if (folder / "guard.json").exists():

@@ -7,10 +7,11 @@ import torch
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp
 
-from luring import bundle, guard
+from luring import bundle, guard, layout
 from luring.guard import Detector
 from luring.serve.app import Served, application
 from luring.serve.batching import Answers
+from luring.serve.dense import for_few
 from luring.serve.metrics import Metrics
 from luring.serve.settings import Mode, Settings
 
@@ -95,19 +96,26 @@ def served(loaded: bundle.Bundle, detector: Detector, mode: Mode) -> Served:
         calibrated = float(loaded.config["metrics"]["disagreement"])
     metrics = DecisionMetrics(threshold, calibrated, detector.fpr)
 
+    for part in (loaded.target, loaded.decoy):
+        layout.channels_last(part, (channels, height, width))
+        for_few(part)
     apart = "stack" in loaded.config["digests"]
 
     def network(images: np.ndarray) -> Answers:
         x = torch.from_numpy(images)
         with torch.inference_mode():
             if apart or len(x) > FEW:
-                m, mop = loaded.target(x), loaded.decoy(x)
+                logits = torch.cat([loaded.target(x), loaded.decoy(x)])
             else:  # M's weights are gone through once
-                m, mop = loaded.target(torch.cat([x, loaded.lure(x)])).chunk(2)
+                logits = loaded.target(torch.cat([x, loaded.lure(x)]))
+            logits = logits.double()
+            m, mop = logits.chunk(2)
+            label, answered = logits.argmax(1).chunk(2)
             scores = guard.scored(detector.policy, m, mop, detector.reference)
-        flagged, label = scores > threshold, m.argmax(1)
-        shown = label.where(~flagged, torch.tensor(REJECTED)) if mode == "reject" else label
-        found = {"label": shown, "score": scores, "flagged": flagged, "disagree": label != mop.argmax(1)}
+            flagged = scores > threshold
+            shown = label.masked_fill(flagged, REJECTED) if mode == "reject" else label
+            disagree = label != answered
+        found = {"label": shown, "score": scores, "flagged": flagged, "disagree": disagree}
         return {name: values.numpy() for name, values in found.items()}
 
     def prediction(found: Answers, place: int) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from starlette.types import ASGIApp
 
-from luring import bundle
+from luring import bundle, layout
 from luring.serve.app import Served, application
 from luring.serve.batching import Answers
+from luring.serve.dense import for_few
 from luring.serve.metrics import Metrics
 from luring.serve.settings import Settings
 
@@ -17,6 +18,8 @@ def served(loaded: bundle.Bundle) -> Served:
     """M∘P: logits, and what follows from them."""
     classes = tuple(map(str, loaded.config["classes"]))
     channels, height, width = map(int, loaded.config["shape"])
+    layout.channels_last(loaded.decoy, (channels, height, width))
+    for_few(loaded.decoy)
 
     def network(images: np.ndarray) -> Answers:
         with torch.inference_mode():
