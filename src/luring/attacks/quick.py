@@ -106,7 +106,7 @@ def _simplified(model: nn.Module) -> tuple[fx.GraphModule, int, int]:
         part, earlier = parts[str(node.target)], parts[str(before.target)]
         fuse = AFTER.get(type(earlier))
         if isinstance(part, NORMS) and fuse and part.running_mean is not None and _once(graph, before):
-            fused = fuse(earlier, part).requires_grad_(False)
+            fused = fuse(earlier, part).requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             parts[str(before.target)] = fused
             graph.set_submodule(str(before.target), fused)
             node.replace_all_uses_with(before)
