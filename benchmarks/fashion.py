@@ -23,8 +23,9 @@ def classifier():
         nn.Flatten(), nn.Linear(64 * 7 * 7, 256), nn.ReLU(), nn.Linear(256, 10),
     )
 '''
-FIT = ("--lure-share", "0.5", "--steps", "4000", "--lr", "0.003", "--batch", "64")
-RECIPE = {"luring": ("--recipe", "strong", "--eps", "0.05"), "c_e": ()}
+FIT = ("--lure-share", "0.5", "--steps", "6000", "--lr", "0.003", "--batch", "64", "--precision", "bfloat16")
+RECIPE = {"luring": ("--recipe", "strong", "--lam", "0.15", "--eps", "0.03"), "c_e": ()}
+"""Weight and radius of the recipe were chosen by the agreement on held-out pictures: by its own, the decoy loses more than three points."""
 ATTACK = ("--attacks", "dim-ti", "--eps", "0.1", "--n", "1000")
 
 
