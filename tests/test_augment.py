@@ -77,7 +77,7 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
         return made.state_dict()
 
     whole = train(network(), tmp_path / "whole")
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     draws, seen = augment.moved, 0
 
     def stop(images, how):

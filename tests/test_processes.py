@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from luring import answers, cli, networks, processes, rooms, tracking
+from luring import answers, cli, loop, networks, processes, rooms, tracking
 from luring import training as fit
 from luring.data import Split
 from luring.errors import InputError
@@ -112,7 +112,7 @@ def of_two(folder):
         (folder / f"{name}-{rank}.json").write_text(json.dumps(numbers))
     own = (lambda: nn.BatchNorm2d(6), lambda: nn.Dropout(0.3))
     whole, _ = fitted(lure(*own, lambda: Struck(0, 0)))
-    fit.SAVE_EVERY = 0.0
+    loop.SAVE_EVERY = 0.0
     try:
         fitted(lure(*own, lambda: Struck(9 if rank == 1 else 0, signal.SIGTERM)), folder / "state")
     except Stopped as stop:
@@ -126,7 +126,7 @@ def of_two(folder):
 
 def of_one_that_is_lost(folder):
     """The same command in both processes; the second is killed."""
-    fit.SAVE_EVERY = 0.0
+    loop.SAVE_EVERY = 0.0
     cut = Struck(9 if os.environ["RANK"] == "1" else 0, signal.SIGKILL)
     try:
         fitted(lure(lambda: cut), Path(folder) / "state")
@@ -237,8 +237,8 @@ def test_stops_cost_nothing_with_any_setting(tmp_path, monkeypatch, settings):
         return told((network, reached))
 
     whole = run(None)
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    inner, saved = fit._save, 0
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    inner, saved = loop._save, 0
 
     def save_and_stop(*args):
         nonlocal saved
@@ -247,7 +247,7 @@ def test_stops_cost_nothing_with_any_setting(tmp_path, monkeypatch, settings):
         if saved % 5 == 0:
             raise Stop
 
-    monkeypatch.setattr(fit, "_save", save_and_stop)
+    monkeypatch.setattr(loop, "_save", save_and_stop)
     stops = 0
     while stops < 10:
         try:
@@ -284,8 +284,8 @@ def test_a_signal_at_the_last_step_is_obeyed_by_what_follows(tmp_path):
 def test_a_full_disk_is_told_and_the_state_before_is_whole(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     whole, _ = told(fitted())
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    state, inner, saved = tmp_path / "state", fit._save, 0
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    state, inner, saved = tmp_path / "state", loop._save, 0
     before = b""
 
     def save_on_a_full_disk(*args):
@@ -302,14 +302,14 @@ def test_a_full_disk_is_told_and_the_state_before_is_whole(tmp_path, monkeypatch
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         return None
 
-    monkeypatch.setattr(fit, "_save", save_on_a_full_disk)
+    monkeypatch.setattr(loop, "_save", save_on_a_full_disk)
     with pytest.raises(
         InputError, match=r"the state after 8 steps could not be written.*file too large.*is whole: make room"
     ):
         fitted(state=state)
     assert state.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state"]
-    monkeypatch.setattr(fit, "_save", inner)
+    monkeypatch.setattr(loop, "_save", inner)
     assert same(told(fitted(state=state))[0], whole)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from luring import answers, data, networks, progress, training
+from luring import answers, data, loop, networks, progress, training
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.training import Schedule
@@ -220,11 +220,11 @@ def test_the_same_seed_gives_the_same_weights_and_the_generator_is_the_callers(t
 
 
 def test_each_epoch_shows_every_image_once():
-    order = training._order(10, 5, 0, 0)
+    order = loop._order(10, 5, 0, 0)
     first, second = (torch.cat([next(order), next(order)]) for _ in range(2))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
-    assert torch.equal(next(training._order(10, 5, 0, 3)), second[5:])
+    assert torch.equal(next(loop._order(10, 5, 0, 3)), second[5:])
 
 
 def test_half_precision_keeps_weights_whole(trained):
@@ -286,7 +286,7 @@ save_file({n: t.contiguous() for n, t in fit_digits(Path(sys.argv[2])).state_dic
 
 
 def fit_digits(state):
-    training.SAVE_EVERY = 0.0
+    loop.SAVE_EVERY = 0.0
     from sklearn.datasets import load_digits
 
     images = torch.from_numpy(load_digits().images[:400]).float().div(16).unsqueeze(1)
@@ -320,11 +320,11 @@ def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_pat
     assert 40 <= steps_done(state) < 160
     assert not out.exists()
     subprocess.run(command, env=environment, check=True, timeout=60)
-    before = training.SAVE_EVERY
+    before = loop.SAVE_EVERY
     try:
         whole = fit_digits(None).state_dict()
     finally:
-        training.SAVE_EVERY = before
+        loop.SAVE_EVERY = before
     with safe_open(out, framework="pt") as file:
         resumed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert same(whole, resumed)
@@ -337,8 +337,8 @@ class Stop(Exception):  # noqa: N818
 
 def test_many_interruptions_cost_nothing_either(tmp_path, trained, monkeypatch):
     whole, expected = fit_lure(None, trained, schedule=Schedule(30, 16))
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    state, inner, reached = tmp_path / "state", training._save, 0
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    state, inner, reached = tmp_path / "state", loop._save, 0
 
     def save_and_stop(*args):
         nonlocal reached
@@ -347,7 +347,7 @@ def test_many_interruptions_cost_nothing_either(tmp_path, trained, monkeypatch):
         if reached % 7 == 0:
             raise Stop
 
-    monkeypatch.setattr(training, "_save", save_and_stop)
+    monkeypatch.setattr(loop, "_save", save_and_stop)
     for seed in (1, 7, 8, 9):  # only the first start's weights count
         with pytest.raises(Stop):
             fit_lure(small_lure(seed), trained, schedule=Schedule(30, 16), state=state)
