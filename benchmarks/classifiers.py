@@ -21,7 +21,7 @@ from luring.training import Schedule
 from luring.weights import write_tensors
 
 HALF = (0.5, 0.5, 0.5)
-FIT = ("--recipe", "strong", "--lam", "0.3", "--lr", "3e-3", "--precision", "bfloat16")
+FIT = ("--lam", "0.1", "--gap-max", "15", "--lr", "3e-3", "--precision", "bfloat16")
 ATTACK = ("--attacks", "mim,dim-ti", "--steps", "20", "--n", "200")
 PICTURES = 6000
 """Of each data set, all kinds together."""
@@ -114,7 +114,7 @@ class Case:
     more: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     size: int | None = None
-    steps: int = 1000
+    steps: int = 1500
 
 
 CASES: Mapping[str, Case] = {
@@ -185,7 +185,7 @@ def protect(name: str, case: Case, work: Path, out: Path) -> None:
     target = tuple(json.loads((own / "kept.json").read_text()))
     eps = ("--eps", str(case.eps))
     if not (bundle / "config.json").exists():
-        luring("fit", "--data", where, *target, "--out", str(bundle), "--steps", str(case.steps), *FIT, *eps)
+        luring("fit", "--data", where, *target, "--out", str(bundle), "--steps", str(case.steps), *FIT)
     given = ("--data", where, *(() if _held(bundle) else _named(target)))
     if not (bundle / "guard.json").exists():
         luring("calibrate", str(bundle), *given, *ATTACK, *eps)

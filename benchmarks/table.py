@@ -1,4 +1,4 @@
-"""The tables of docs/attacks.md, docs/training.md and docs/serving.md from the rows of the benchmarks: `python benchmarks/table.py`."""
+"""The tables of docs/attacks.md, docs/training.md, docs/serving.md and docs/export.md from the rows of the benchmarks: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -106,6 +106,24 @@ def serving(found: list[Row]) -> str:
     return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=1)))
 
 
+def exported(found: list[Row]) -> str:
+    """The table of docs/export.md: the files of a bundle, and how near their answers are to the networks'."""
+    head = ["form", "file", "MB", "images", "largest difference", "labels"]
+    lines = [
+        [
+            row["architecture"],
+            name,
+            f"{row[name]['bytes'] / 1e6:.1f}",
+            f"{row['n']:,}",
+            f"{row[name]['largest_difference']:.1e}",
+            "the same" if row[name]["labels_same"] else "differ",
+        ]
+        for row in rows.select(found, kind="export")
+        for name in ("decoy", "decision")
+    ]
+    return as_table(head, lines, names=2)
+
+
 if __name__ == "__main__":
     stored = rows.read(Path(__file__).parent / "rows.jsonl")
-    print(markdown(stored), fitting(stored), serving(stored), sep="\n\n")
+    print(markdown(stored), fitting(stored), serving(stored), exported(stored), sep="\n\n")
