@@ -2,6 +2,7 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
 from luring import rows
@@ -47,21 +48,18 @@ def test_the_audits_tables_are_drawn_from_the_stored_rows():
         assert shown.strip() == audited.markdown(rows.read(ROOT / f"results/{folder}/rows.jsonl")).strip()
 
 
-def test_the_benchmarks_table_is_drawn_from_the_stored_rows():
-    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["markdown"](rows.read(ROOT / "benchmarks/rows.jsonl"))
-    shown = (ROOT / "docs/attacks.md").read_text().split("<!-- benchmark -->\n")[1].split("<!-- /benchmark -->")[0]
-    assert shown.strip() == drawn.strip()
-
-
-def test_the_table_of_fitting_is_drawn_from_the_stored_rows():
-    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["fitting"](rows.read(ROOT / "benchmarks/rows.jsonl"))
-    shown = (ROOT / "docs/training.md").read_text().split("<!-- fitting -->\n")[1].split("<!-- /fitting -->")[0]
-    assert shown.strip() == drawn.strip()
-
-
-def test_the_tables_of_serving_are_drawn_from_the_stored_rows():
-    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["serving"](rows.read(ROOT / "benchmarks/rows.jsonl"))
-    shown = (ROOT / "docs/serving.md").read_text().split("<!-- serving -->\n")[1].split("<!-- /serving -->")[0]
+@pytest.mark.parametrize(
+    ("table", "page", "mark"),
+    [
+        ("markdown", "attacks", "benchmark"),
+        ("fitting", "training", "fitting"),
+        ("serving", "serving", "serving"),
+        ("exported", "export", "exported"),
+    ],
+)
+def test_the_tables_of_benchmarks_are_drawn_from_the_stored_rows(table, page, mark):
+    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))[table](rows.read(ROOT / "benchmarks/rows.jsonl"))
+    shown = (ROOT / f"docs/{page}.md").read_text().split(f"<!-- {mark} -->\n")[1].split(f"<!-- /{mark} -->")[0]
     assert shown.strip() == drawn.strip()
 
 
