@@ -105,6 +105,7 @@ class Case:
         kinds: classes taken; all, where there are none.
         size: pixels a side that pictures are brought to; none: as they are.
         steps: that the classifier is trained for, and the lure is fitted for.
+        share: of the classifier's multiply-adds that the lure may cost: the classifiers are so small that a quarter would leave next to nothing.
     """
 
     make: Callable[[], nn.Module]
@@ -115,6 +116,7 @@ class Case:
     kinds: tuple[str, ...] = ()
     size: int | None = None
     steps: int = 1500
+    share: float = 1.0
 
 
 CASES: Mapping[str, Case] = {
@@ -123,7 +125,7 @@ CASES: Mapping[str, Case] = {
         ("--target", "timm:test_resnet", "--input-size", "32"),
     ),
     "timm-vit": Case(
-        timm("test_vit", num_classes=10, img_size=32), as_weights, "svhn", 0.03, ("--target", "timm:test_vit")
+        timm("test_vit", num_classes=10, img_size=32), as_weights, "svhn", 0.03, ("--target", "timm:test_vit"), share=4.0
     ),
     "transformers-vit": Case(transformers_vit, as_folder, "fashion_mnist", 0.1),
     "program": Case(lambda: networks.make_target("mnist-narrow", (1, 28, 28), 10), as_program, "mnist", 0.3),
@@ -185,7 +187,19 @@ def protect(name: str, case: Case, work: Path, out: Path) -> None:
     target = tuple(json.loads((own / "kept.json").read_text()))
     eps = ("--eps", str(case.eps))
     if not (bundle / "config.json").exists():
-        luring("fit", "--data", where, *target, "--out", str(bundle), "--steps", str(case.steps), *FIT)
+        luring(
+            "fit",
+            "--data",
+            where,
+            *target,
+            "--out",
+            str(bundle),
+            "--steps",
+            str(case.steps),
+            "--lure-share",
+            str(case.share),
+            *FIT,
+        )
     given = ("--data", where, *(() if _held(bundle) else _named(target)))
     if not (bundle / "guard.json").exists():
         luring("calibrate", str(bundle), *given, *ATTACK, *eps)
