@@ -112,12 +112,12 @@ def test_svhns_part_luring_lets_less_through_than_c_e_but_some_of_it_is_masking(
     assert masked[0.08] >= 0.2
 
 
-def test_fashion_mnist_luring_lets_less_through_than_c_e_and_costs_more_than_three_points():
+def test_fashion_mnist_luring_lets_less_through_than_c_e_and_costs_less_than_three_points():
     found = rows.read(RESULTS / "fashion_mnist/rows.jsonl")
     dac = {row["architecture"]: row["dac"] for row in rows.select(found, kind="transfer")}
     assert dac["luring"] >= dac["c_e"] + 0.15
     accuracy = {row["architecture"]: row["test_accuracy"] for row in rows.select(found, kind="accuracy")}
-    assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.035, abs=0.001)
+    assert accuracy["base"] - accuracy["luring"] <= 0.03
 
 
 def test_the_strong_lures_guard_notices_who_cuts_p_off_and_not_who_attacks_both():
