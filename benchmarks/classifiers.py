@@ -196,9 +196,7 @@ def protect(name: str, case: Case, work: Path, out: Path) -> None:
             "--out",
             str(bundle),
             "--steps",
-            str(case.steps),
-            "--lure-share",
-            str(case.share),
+            str(case.fitted),
             *FIT,
         )
     given = ("--data", where, *(() if _held(bundle) else _named(target)))
