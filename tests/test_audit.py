@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from torch import nn
 
 from luring import answers, data, networks, training
 from luring.attacks.objectives import margin
-from luring.audit import denial, knowing, sanity, tables
+from luring.audit import denial, knowing, sanity, tables, words
 from luring.audit.budget import BUDGETS
 from luring.audit.controls import calibrated, fresh
 from luring.audit.decision import REFUSED, passing, shown
@@ -387,4 +386,7 @@ def test_the_worst_case_is_taken_image_by_image():
     # Clopper and Pearson's interval of 2 in 4.
     assert (found.low, found.high) == pytest.approx((0.0676, 0.9324), abs=1e-4)
     assert tables.outcome(rows, (3,), "score") is None
-    assert np.isnan(tables.outcome([*rows, {**rows[0], "seed": 1}], (1,), "score").low)
+    # Two seeds: 3 of 8 images, a half and a quarter.
+    both = tables.outcome([*rows, {**rows[0], "seed": 1}], (1,), "score")
+    assert (both.low, both.high) == pytest.approx((0.0852, 0.7551), abs=1e-4)
+    assert words.spread(both) == "9 to 76 %, ± 18"

@@ -46,8 +46,7 @@ def _line(guarded: Sequence[Guarded], rung: int) -> list[str]:
     outcome = guarded[0].rungs[rung]
     base = next((one for one in guarded if (one.architecture, one.policy) == ("base", "target")), None)
     alone = words.share(base.rungs[rung].fooled.mean) if base is not None and rung in base.rungs else MISSING
-    spread = words.spread(outcome)
-    fooled = words.share(outcome.fooled.mean) + (f" ({spread})" if spread else "")
+    fooled = f"{words.share(outcome.fooled.mean)} ({words.spread(outcome)})"
     return [
         words.ADVERSARIES[rung][0],
         words.share(outcome.kept.mean),
@@ -89,7 +88,7 @@ def markdown(rows: Sequence[Row]) -> str:
         note = (
             f"The guard's policy: {words.policy(clean.policy)}; clean accuracy {words.fine(clean.accuracy.mean)}, clean images rejected "
             f"{words.fine(clean.rejected.mean)}. {n} test images{f', {seeds} seeds' if seeds > 1 else ''}, worst case over each adversary's attacks, image by image; in brackets "
-            f"{'standard deviation' if seeds > 1 else '95 % intervals'}."
+            f"95 % intervals{' over all seeds, ± the standard deviation between them' if seeds > 1 else ''}."
         )
         parts += [f"**{title(section[0], _eps(section))}**", as_table(head, lines, names=2), note]
     return "\n\n".join(parts) + "\n"

@@ -34,7 +34,7 @@ class Outcome:
         kept: answered rightly, and let out.
         detected: not let out.
         fooled: answered wrongly, and let out.
-        low: lower end of the 95 % interval of `fooled` (Clopper and Pearson 1934), of one seed; `nan` for several.
+        low: lower end of the 95 % interval of `fooled` (Clopper and Pearson 1934), over all seeds' images.
         high: its upper end.
         n: images, of one seed.
     """
@@ -125,23 +125,20 @@ def outcome(rows: Sequence[Row], rungs: Sequence[int], policy: str) -> Outcome |
     """The worst case over the attacks of some rungs, image by image, of each seed; the unchanged image is always among what is tried."""
     tried = [row for row in rows if row["rung"] in rungs and policy in row["fates"]]
     shares: list[dict[str, Any]] = []
-    n, fooled = 0, 0
+    n, asked, fooled = 0, 0, 0
     for seed in sorted({row["seed"] for row in tried}):
         mine = [row for row in rows if row["seed"] == seed]
         fates = worst(mine, rungs, policy)
         unchanged = worst(mine, (0,), policy)[: len(fates)]
         fates[: len(unchanged)] = np.maximum(fates[: len(unchanged)], unchanged)
-        n, fooled = len(fates), int((fates == FOOLED).sum())
+        n, asked, fooled = len(fates), asked + len(fates), fooled + int((fates == FOOLED).sum())
         kinds = {"kept": KEPT, "detected": DETECTED, "fooled": FOOLED}
         shares.append({"seed": seed, **{name: float((fates == kind).mean()) for name, kind in kinds.items()}})
     if not shares:
         return None
-    low = high = nan
-    if len(shares) == 1:
-        ends = binomtest(fooled, n).proportion_ci(method="exact")
-        low, high = float(ends.low), float(ends.high)
+    ends = binomtest(fooled, asked).proportion_ci(method="exact")
     values = (over_seeds(shares, name) for name in ("kept", "detected", "fooled"))
-    return Outcome(*values, low=low, high=high, n=n)
+    return Outcome(*values, low=float(ends.low), high=float(ends.high), n=n)
 
 
 def worst(rows: Sequence[Row], rungs: Sequence[int], name: str) -> NDArray[np.uint8]:

@@ -78,10 +78,9 @@ def fine(value: float) -> str:
 
 
 def spread(outcome: Outcome) -> str:
-    """'8 to 17 %' of one seed, '± 3 %' over several, nothing where neither is known."""
-    if not isnan(outcome.low):
-        return f"{number(100 * outcome.low, 0)} to {number(100 * outcome.high, 0)} %"
-    return "" if isnan(outcome.fooled.spread) else f"± {number(100 * outcome.fooled.spread, 0)} %"
+    """'8 to 17 %'; over several seeds '8 to 17 %, ± 3'."""
+    text = f"{number(100 * outcome.low, 0)} to {number(100 * outcome.high, 0)} %"
+    return text if isnan(outcome.fooled.spread) else f"{text}, ± {number(100 * outcome.fooled.spread, 0)}"
 
 
 def told(rows: Sequence[Row]) -> list[str]:
@@ -108,8 +107,7 @@ def _fooled(guard: Guarded, rung: int, base: Guarded | None) -> str:
     beside = [spread(guard.rungs[rung])]
     if base is not None and rung in base.rungs:
         beside.append(f"M alone {share(base.rungs[rung].fooled.mean)}")
-    inside = "; ".join(text for text in beside if text)
-    return share(guard.rungs[rung].fooled.mean) + (f" ({inside})" if inside else "")
+    return f"{share(guard.rungs[rung].fooled.mean)} ({'; '.join(beside)})"
 
 
 def _unaware(guard: Guarded, base: Guarded | None, eps: float) -> str:
