@@ -372,6 +372,23 @@ def test_thresholds_come_from_clean_images_alone(network, digits):
         assert 0.02 <= (fates == DETECTED).double().mean() <= 0.2
 
 
+def test_what_refuses_most_clean_images_is_no_rival():
+    def one(name, policy, rejected):
+        value = tables.Value(rejected, float("nan"), 1)
+        return tables.Guarded(name, policy, value, value, {})
+
+    found = [
+        one("luring", "score", 0.01),
+        one("luring", "agreement", 0.02),
+        one("base", "target", 0.0),
+        one("twin", "score", 0.01),
+    ]
+    found += [one("c_e", "agreement", 0.9), one("c_e", "score", 0.05), one("adversarial", "target", 0.0)]
+    assert [(rival.architecture, rival.policy) for rival in tables.rivals(found)] == [
+        ("twin", "score"), ("c_e", "score"), ("adversarial", "target"),
+    ]  # fmt: skip
+
+
 def test_the_worst_case_is_taken_image_by_image():
     def row(rung, codes):
         import base64

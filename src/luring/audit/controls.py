@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ FPR = 0.01
 
 RATE = 3e-3
 """Highest learning rate of rivals and surrogates, by Adam."""
+
+LURES = 4
+"""Times the steps of a rival classifier that a rival's lure is fitted for: it stays on a first plateau for long."""
 
 PGD_STEPS = 7
 """Of adversarial training (Madry et al. 2018 take 7 for CIFAR10 and 40 for MNIST)."""
@@ -91,7 +95,7 @@ def controls(
     """
     target, lure = bundle.target.to(device), bundle.lure.to(device)
     learned, held_out = dataset.train.images[: budget.learned], dataset.validation.images
-    short = seen(dataset, schedule(max(budget.training, budget.adversarial)))
+    short = seen(dataset, schedule(max(LURES * budget.training, budget.adversarial)))
     train, validation = short.train, short.validation
 
     def policies(answer: nn.Module, other: nn.Module, *names: str):
@@ -111,7 +115,7 @@ def controls(
                 gap_max=settings.get("gap_max"),
                 static_eps=settings.get("static_eps") if method == "luring" else None,
                 truth=validation.labels,
-                schedule=schedule(budget.training),
+                schedule=replace(schedule(LURES * budget.training), precision="bfloat16"),
                 seed=seed,
                 state=state,
                 show=show,

@@ -39,6 +39,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
         sections=[_section(f"a{number}", part) for number, part in enumerate(sections, start=1)],
         run=how([row for row in rows if tables.is_audit(row)]),
         words=words,
+        limit=tables.REJECTED,
         names=names,
         css=Markup((files("luring.paper") / "report.css").read_text(encoding="utf-8")),
         own=Markup((files("luring.audit") / "page.css").read_text(encoding="utf-8")),
@@ -96,15 +97,16 @@ def title(row: Row, eps: float) -> str:
 
 
 def _least(guarded: Sequence[Guarded]) -> dict[int, str]:
-    """The lowest share fooled of each rung, as it is shown."""
+    """The lowest share fooled of each rung, as it is shown, of what does not refuse too many clean images."""
+    compared = [one for one in guarded if one.rejected.mean <= tables.REJECTED]
     return {
         rung: min(
             (one.rungs[rung].fooled.mean, words.share(one.rungs[rung].fooled.mean))
-            for one in guarded
+            for one in compared
             if rung in one.rungs
         )[1]
         for rung in tables.RUNGS
-        if any(rung in one.rungs for one in guarded)
+        if any(rung in one.rungs for one in compared)
     }
 
 

@@ -121,6 +121,23 @@ def guarded(rows: Sequence[Row]) -> list[Guarded]:
     return found
 
 
+REJECTED = 0.05
+"""Share of clean images that a rival may reject: one that rejects most of them is fooled by nothing."""
+
+
+def rivals(found: Sequence[Guarded]) -> list[Guarded]:
+    """Of `guarded`, those that the guard is compared with.
+
+    They are other defences' policies that refuse answers, yet not more than `REJECTED` of the clean ones, and M adversarially trained.
+    """
+    others = [one for one in found if one.architecture != found[0].architecture]
+    return [
+        one
+        for one in others
+        if one.architecture == ADVERSARIAL or (one.policy != "target" and one.rejected.mean <= REJECTED)
+    ]
+
+
 def outcome(rows: Sequence[Row], rungs: Sequence[int], policy: str) -> Outcome | None:
     """The worst case over the attacks of some rungs, image by image, of each seed; the unchanged image is always among what is tried."""
     tried = [row for row in rows if row["rung"] in rungs and policy in row["fates"]]

@@ -165,11 +165,7 @@ def _worth(guard: Guarded, base: Guarded | None) -> str:
 
 def _rivals(guarded: Sequence[Guarded]) -> str:
     """The rivals that let less through than the guard, or no more, by adversary."""
-    guard, others = (
-        guarded[0],
-        [one for one in guarded[1:] if one.architecture != guarded[0].architecture and one.policy != "target"],
-    )
-    others += [one for one in guarded[1:] if one.architecture == ADVERSARIAL]
+    guard, others = guarded[0], tables.rivals(guarded)
     told_: list[str] = []
     for rung in (1, 3, 5):
         beside = [one for one in others if rung in one.rungs]
