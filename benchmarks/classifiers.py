@@ -1,8 +1,8 @@
 """Five kinds of trained classifiers, protected and attacked as an operator would do it: `python benchmarks/classifiers.py WORK OUT [NAME …]`.
 
 A small ResNet and a vision transformer of timm, a vision transformer of transformers, a program of torch.export and an ONNX file, each trained from labels
-for a while in WORK as somebody else's would be. Their images are pictures in class folders in WORK, from CIFAR10, SVHN, Fashion-MNIST and MNIST (in
-LURING_DATA). Then `luring fit`, `luring calibrate` and `luring evaluate`; rows go to OUT/NAME/rows.jsonl. It goes on where it stopped.
+for a while in WORK as somebody else's would be. Their images are pictures in class folders in WORK, from CIFAR10, MNIST and Fashion-MNIST (in
+LURING_DATA) and the digits. Then `luring fit`, `luring calibrate` and `luring evaluate`; rows go to OUT/NAME/rows.jsonl. It goes on where it stopped.
 """
 
 import importlib.util
@@ -117,21 +117,21 @@ class Case:
     kinds: tuple[str, ...] = ()
     size: int | None = None
     steps: int = 1500
-    fitted: int = 4000
+    fitted: int = 1500
 
 
 CASES: Mapping[str, Case] = {
     "timm-resnet": Case(
         timm("test_resnet", num_classes=10), as_weights, "cifar10", 0.03,
-        ("--target", "timm:test_resnet", "--input-size", "32"),
+        ("--target", "timm:test_resnet", "--input-size", "32"), fitted=4000,
     ),
     "timm-vit": Case(
-        timm("test_vit", num_classes=10, img_size=32), as_weights, "svhn", 0.03, ("--target", "timm:test_vit")
+        timm("test_vit", num_classes=10, img_size=32), as_weights, "mnist", 0.3, ("--target", "timm:test_vit"), size=32
     ),
     "transformers-vit": Case(transformers_vit, as_folder, "fashion_mnist", 0.1),
-    "program": Case(lambda: networks.make_target("mnist-narrow", (1, 28, 28), 10), as_program, "mnist", 0.3),
+    "program": Case(lambda: networks.make_target("plain", (1, 8, 8), 10), as_program, "digits", 0.1),
     "onnx-resnet": Case(
-        timm("test_resnet", num_classes=2), as_onnx, "cifar10", 0.03, kinds=("automobile", "horse"), size=64, steps=300, fitted=1500
+        timm("test_resnet", num_classes=2), as_onnx, "cifar10", 0.03, kinds=("automobile", "horse"), size=64, steps=300, fitted=1000
     ),
 }  # fmt: skip
 
