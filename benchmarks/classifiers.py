@@ -149,6 +149,8 @@ def pictures(case: Case, folder: Path) -> None:
     for kind in kinds:
         (begun / kind).mkdir(parents=True)
         chosen = found.train.images[found.train.labels == found.classes.index(kind)][: PICTURES // len(kinds)]
+        if chosen.is_floating_point():
+            chosen = (chosen * 255).round().to(torch.uint8)
         for number, image in enumerate(chosen):
             picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
             if case.size is not None:
