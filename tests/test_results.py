@@ -120,13 +120,14 @@ def test_fashion_mnist_luring_lets_less_through_than_c_e_and_costs_less_than_thr
     assert accuracy["base"] - accuracy["luring"] <= 0.03
 
 
-def test_the_strong_lures_guard_notices_who_cuts_p_off_and_not_who_attacks_both():
+def test_the_strong_lures_guard_notices_who_cuts_p_off_more_often_and_not_who_attacks_both():
     fooled = {}
-    for folder in ("mnist-audit", "mnist-strong-audit"):
-        found = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring")
-        fooled[folder] = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (3, 4, 5)]
-    assert fooled["mnist-audit"] == pytest.approx([0.225, 0.9, 1], abs=0.005)
-    assert fooled["mnist-strong-audit"] == pytest.approx([0.1875, 0.15, 1], abs=0.005)
+    for folder, seed in (("mnist-audit", 0), ("mnist-strong-audit", 0), ("mnist-strong-audit", 1)):
+        found = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring", seed=seed)
+        fooled[folder, seed] = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (1, 3, 4, 5)]
+    assert fooled["mnist-audit", 0] == pytest.approx([0.05, 0.54, 0.85, 1], abs=0.005)
+    assert fooled["mnist-strong-audit", 0] == pytest.approx([0, 0.1875, 0.15, 1], abs=0.005)
+    assert fooled["mnist-strong-audit", 1] == pytest.approx([0, 0.2, 0.3375, 1], abs=0.005)
 
 
 @pytest.mark.parametrize("folder", ["mnist-audit", "mnist-strong-audit", "digits-audit"])
