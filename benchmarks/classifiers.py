@@ -147,7 +147,8 @@ def pictures(case: Case, folder: Path) -> None:
     shutil.rmtree(begun, ignore_errors=True)
     kinds = case.kinds or found.classes
     for kind in kinds:
-        (begun / kind).mkdir(parents=True)
+        own = begun / kind.replace("/", " or ")
+        own.mkdir(parents=True)
         chosen = found.train.images[found.train.labels == found.classes.index(kind)][: PICTURES // len(kinds)]
         if chosen.is_floating_point():
             chosen = (chosen * 255).round().to(torch.uint8)
@@ -155,7 +156,7 @@ def pictures(case: Case, folder: Path) -> None:
             picture = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
             if case.size is not None:
                 picture = picture.resize((case.size, case.size), Image.Resampling.BICUBIC)
-            picture.save(begun / kind / f"{number:05}.png")
+            picture.save(own / f"{number:05}.png")
     begun.rename(folder)
 
 
