@@ -7,6 +7,7 @@ LURING_DATA) and the digits. Then `luring fit`, `luring calibrate` and `luring e
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -171,37 +172,23 @@ def luring(*arguments: str) -> None:
             raise
 
 
-def protect(name: str, case: Case, work: Path, out: Path) -> None:
-    """Train, fit, calibrate and attack one; what is there already is kept."""
-    own, bundle = work / name, work / name / "bundle"
-    own.mkdir(parents=True, exist_ok=True)
-    pictures(case, own / "pictures")
-    where = str(own / "pictures")
-    if not (own / "kept.json").exists():
+def protect(name: str, case: Case, out: Path) -> None:
+    """Train, fit, calibrate and attack one, in the current folder; what is there already is kept."""
+    where, bundle, kept = "./pictures", Path("bundle"), Path("kept.json")
+    pictures(case, Path("pictures"))
+    if not kept.exists():
         found = data.load(where)
         torch.manual_seed(0)
         model = case.make()
         network = Normalised(model, colour=case.keep is not as_program)
         schedule = Schedule(case.steps, lr=2e-3, precision="bfloat16", validations=6)
-        training.classifier(network, found.train, found.validation, schedule=schedule, state=own / "state", name=name)
+        training.classifier(network, found.train, found.validation, schedule=schedule, state=Path("state"), name=name)
         model.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         some = found.test.images[:2].float() / 255
-        kept = case.keep(model, own, some)
-        (own / "kept.json").write_text(json.dumps([*kept, *case.more]))
-    target = tuple(json.loads((own / "kept.json").read_text()))
-    eps = ("--eps", str(case.eps))
+        kept.write_text(json.dumps([*case.keep(model, Path(), some), *case.more]))
+    target, eps = tuple(json.loads(kept.read_text())), ("--eps", str(case.eps))
     if not (bundle / "config.json").exists():
-        luring(
-            "fit",
-            "--data",
-            where,
-            *target,
-            "--out",
-            str(bundle),
-            "--steps",
-            str(case.fitted),
-            *FIT,
-        )
+        luring("fit", "--data", where, *target, "--out", str(bundle), "--steps", str(case.fitted), *FIT)
     given = ("--data", where, *(() if _held(bundle) else _named(target)))
     if not (bundle / "guard.json").exists():
         luring("calibrate", str(bundle), *given, *ATTACK, *eps)
@@ -243,7 +230,9 @@ def main() -> None:
     names = sys.argv[3:] or list(CASES)
     name_operators()
     for name in names:
-        protect(name, CASES[name], work, out)
+        (work / name).mkdir(parents=True, exist_ok=True)
+        os.chdir(work / name)
+        protect(name, CASES[name], out)
 
 
 if __name__ == "__main__":
