@@ -91,7 +91,7 @@ def as_onnx(model: nn.Module, work: Path, images: Tensor) -> tuple[str, ...]:
     """An ONNX file."""
     named = {"input_names": ["x"], "dynamic_axes": {"x": {0: "n"}}, "opset_version": 17}
     torch.onnx.export(model, (images[:2],), work / "model.onnx", dynamo=False, **named)  # type: ignore[arg-type]
-    return ("--target", str(work / "model.onnx"), "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
+    return ("--target", str(work / "model.onnx"), "--mean", "0.5", "--std", "0.5")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ CASES: Mapping[str, Case] = {
     "transformers-vit": Case(transformers_vit, as_folder, "fashion_mnist", 0.1),
     "program": Case(lambda: networks.make_target("plain", (1, 8, 8), 10), as_program, "digits", 0.1),
     "onnx-resnet": Case(
-        timm("test_resnet", num_classes=2), as_onnx, "cifar10", 0.03, kinds=("automobile", "horse"), size=64, steps=300, fitted=1000
+        timm("test_resnet", num_classes=2), as_onnx, "cifar10", 0.03, kinds=("automobile", "horse"), steps=500
     ),
 }  # fmt: skip
 
