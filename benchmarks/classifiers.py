@@ -129,7 +129,7 @@ CASES: Mapping[str, Case] = {
     "timm-vit": Case(
         timm("test_vit", num_classes=10, img_size=32), as_weights, "mnist", 0.3, ("--target", "timm:test_vit"), size=32
     ),
-    "transformers-vit": Case(transformers_vit, as_folder, "fashion_mnist", 0.1),
+    "transformers-vit": Case(transformers_vit, as_folder, "fashion_mnist", 0.1, steps=500, fitted=700),
     "program": Case(lambda: networks.make_target("plain", (1, 8, 8), 10), as_program, "digits", 0.1),
     "onnx-resnet": Case(
         timm("test_resnet", num_classes=2), as_onnx, "cifar10", 0.03, kinds=("automobile", "horse"), steps=500
