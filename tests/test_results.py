@@ -120,6 +120,17 @@ def test_fashion_mnist_luring_lets_less_through_than_c_e_and_costs_less_than_thr
     assert accuracy["base"] - accuracy["luring"] <= 0.03
 
 
+@pytest.mark.parametrize("kind", ["timm-resnet", "timm-vit", "transformers-vit", "program", "onnx-resnet"])
+def test_every_kind_of_classifier_went_the_whole_way(kind):
+    found = rows.read(RESULTS / "classifiers" / kind / "rows.jsonl")
+    accuracy = {row["architecture"]: row["test_accuracy"] for row in rows.select(found, kind="accuracy")}
+    attacked = {row["attack"]: row["dac"] for row in rows.select(found, kind="transfer")}
+    assert accuracy["base"] >= 0.55
+    assert accuracy["base"] - accuracy["luring"] <= 0.13
+    assert set(attacked) == {"mim", "dim-ti"}
+    assert min(attacked.values()) >= 0.9
+
+
 def test_the_strong_lures_guard_notices_who_cuts_p_off_more_often_and_not_who_attacks_both():
     fooled = {}
     for folder, seed in (("mnist-audit", 0), ("mnist-strong-audit", 0), ("mnist-strong-audit", 1)):

@@ -158,7 +158,8 @@ def _worth(guard: Guarded, base: Guarded | None) -> str:
     if open_:
         parts.append(f"these images do not show that it helps against “{'”, “'.join(open_)}”")
     if harms:
-        parts.append(f"it lets more through against “{'”, “'.join(harms)}”")
+        # Rivals are attacked with fewer queries and targets: M alone might let as much through.
+        parts.append(f"it lets more through against “{'”, “'.join(harms)}”, where less was spent on M alone")
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] + "."
 
