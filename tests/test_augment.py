@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from luring import augment, data, training
+from luring import augment, data, loop, training
 from luring.augment import Moves, moved
 from luring.training import Schedule
 
