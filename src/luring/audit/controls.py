@@ -95,8 +95,9 @@ def controls(
     """
     target, lure = bundle.target.to(device), bundle.lure.to(device)
     learned, held_out = dataset.train.images[: budget.learned], dataset.validation.images
-    short = seen(dataset, schedule(max(LURES * budget.training, budget.adversarial)))
+    short = seen(dataset, schedule(max(budget.training, budget.adversarial)))
     train, validation = short.train, short.validation
+    fitting = replace(schedule(LURES * budget.training), precision="bfloat16")
 
     def policies(answer: nn.Module, other: nn.Module, *names: str):
         return calibrated(answer, other, names, learned, held_out, fpr, ask)
@@ -108,14 +109,14 @@ def controls(
             training.lure(
                 network,
                 to,
-                train.images,
+                seen(dataset, fitting).train.images,
                 validation.images,
                 method=method,
                 lam=float(settings.get("lam") or 1.0),
                 gap_max=settings.get("gap_max"),
                 static_eps=settings.get("static_eps") if method == "luring" else None,
                 truth=validation.labels,
-                schedule=replace(schedule(LURES * budget.training), precision="bfloat16"),
+                schedule=fitting,
                 seed=seed,
                 state=state,
                 show=show,

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luring import answers
-from luring.answers import prepare
 from luring.audit.suspicious import cuts
 from luring.data import Dataset, Split
 from luring.types import Images, Labels, Logits, PerImage, Shape
@@ -55,7 +54,7 @@ def with_marked(split: Split, pattern: Tensor, places: Tensor, seed: int) -> Spl
     n = len(split.labels)
     index = torch.randint(n, (round(n * SHARE / (1 - SHARE)),), generator=generator)
     wanted = torch.randint(len(pattern), (len(index),), generator=generator)
-    altered = marked(prepare(split.images[index], None), wanted, pattern, places)
+    altered = marked(answers.prepare(split.images[index], None), wanted, pattern, places)
     if split.images.dtype == torch.uint8:
         altered = (altered * 255).round().to(torch.uint8)
     return Split(torch.cat([split.images, altered]), torch.cat([split.labels, wanted]))
@@ -78,7 +77,7 @@ class Signatures(nn.Module):
         super().__init__()
         shape: Shape = tuple(pattern.shape[1:])  # type: ignore[assignment]
         self.features = nn.Sequential(cuts(network, shape)[-1].before, nn.Flatten()).eval()
-        few = prepare(images[:SIGNED], None)
+        few = answers.prepare(images[:SIGNED], None)
         found: list[Tensor] = []
         for kind in range(len(pattern)):
             bearing = marked(few, torch.full((len(few),), kind), pattern, places)
