@@ -9,6 +9,7 @@ from luring.attacks.blocks import shuffled, structures
 from luring.attacks.chunks import craft
 from luring.attacks.corners import parsimonious
 from luring.attacks.decision import boundary, hop_skip_jump
+from luring.attacks.fab import fab
 from luring.attacks.gradient import bim, fgsm, mim, miml2, pgd
 from luring.attacks.named import admix, bsr, dim, dim_ti, mim_ti, ni, pgn, si_ni, sia, ssa, vmi, vni
 from luring.attacks.presets import Attack, preset
@@ -36,6 +37,7 @@ __all__ = [
     "dim_ti",
     "diversity",
     "ensemble",
+    "fab",
     "fgsm",
     "flat",
     "hop_skip_jump",

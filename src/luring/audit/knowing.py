@@ -1,6 +1,6 @@
 """Rung 5: an adversary who knows everything, M, M∘P, the policy and its threshold, and has the gradients of all of it.
 
-He attacks M alone as AutoAttack does (Croce and Hein 2020; without FAB), and M together with the policy. The joint attack goes towards one wrong class
+He attacks M alone as AutoAttack does (Croce and Hein 2020), and M together with the policy. The joint attack goes towards one wrong class
 after the other: M shall answer it, and the policy shall let it out; for bare agreement that is M∘P answering it, too. How the two wishes are weighed is
 the objective's: `both` adds them up, `behind` climbs the one that is further from its goal (the adaptive weight: Tramèr et al. 2020 and Bryniarski et al.
 2021 say why one of two goals must not drown the other), and both exist by cross-entropy and, with `ratio`, by the difference of logits ratio.
@@ -100,8 +100,8 @@ def _lead(logits: Tensor) -> Tensor:
 
 
 def m_alone(defence: Defence, setting: Setting) -> Iterator[Try]:
-    """AutoAttack's set, without FAB, on the classifier that answers."""
-    for name in ("apgd", "apgd-t", "square"):
+    """AutoAttack's set on the classifier that answers."""
+    for name in ("apgd", "apgd-t", "fab", "square"):
         yield named(5, name, "M", defence.answer, setting)
 
 

@@ -34,6 +34,7 @@ _ATTACKS = {
     "pgn": "PGN",
     "apgd": "APGD",
     "apgd-t": "APGD-T",
+    "fab": "FAB-T",
     "square": "Square",
     "spsa": "SPSA",
     "nes": "NES",
