@@ -6,16 +6,19 @@ weights frozen. One row a network, library and attack goes to OUT/rows.jsonl.
 
 import argparse
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision_operators import name_operators
 
 from luring import attacks, networks, rows
 
@@ -129,12 +132,24 @@ def art(model: nn.Module, steps: int) -> Mapping[str, Run]:
     return {name: lambda x, y, attack=attack: attack.generate(x.numpy(), y.numpy()) for name, attack in found.items()}
 
 
+def adv_lib(model: nn.Module, steps: int) -> Mapping[str, Run]:
+    """Of adversarial-library, which has none of the others."""
+    name_operators()
+    sys.modules.setdefault(
+        "visdom", ModuleType("visdom")
+    )  # a server of plots: its attacks name it in annotations alone
+    from adv_lib.attacks import pgd_linf
+
+    return {"pgd": lambda x, y: pgd_linf(model, x, y, EPS, steps=steps, absolute_step_size=STEP)}
+
+
 LIBRARIES: Mapping[str, tuple[str, Callable[[nn.Module, int], Mapping[str, Run]]]] = {
     "luring": ("luring", ours),
     "torchattacks": ("torchattacks", torchattacks),
     "foolbox": ("foolbox", foolbox),
     "cleverhans": ("cleverhans", cleverhans),
     "art": ("adversarial-robustness-toolbox", art),
+    "adv_lib": ("adv-lib", adv_lib),
 }
 
 

@@ -5,7 +5,6 @@ for a while in WORK as somebody else's would be. Their images are pictures in cl
 LURING_DATA) and the digits. Then `luring fit`, `luring calibrate` and `luring evaluate`; rows go to OUT/NAME/rows.jsonl. It goes on where it stopped.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision_operators import name_operators
 
 from luring import cli, data, networks, training
 from luring.training import Schedule
@@ -203,25 +203,6 @@ def _named(target: tuple[str, ...]) -> tuple[str, ...]:
     """Of the options of `fit`, those that say where the target lies."""
     pairs = zip(target[::2], target[1::2], strict=True)
     return tuple(part for name, value in pairs if name in ("--target", "--weights") for part in (name, value))
-
-
-def name_operators() -> None:
-    """Have a torchvision that was built for another PyTorch imported all the same: timm needs nothing compiled of it (as in tests/conftest.py)."""
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
-        return
-    for compiled in Path(found.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(compiled)
-        except OSError:
-            LIBRARY.append(torch.library.Library("torchvision", "DEF"))
-            for operator in ("nms", "qnms"):
-                LIBRARY[-1].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            return
-
-
-LIBRARY: list[torch.library.Library] = []
-"""Kept for as long as the process lives."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The tables of docs/attacks.md, docs/training.md, docs/serving.md and docs/export.md from the rows of the benchmarks: `python benchmarks/table.py`."""
+"""The tables of benchmarks in docs (attacks, training, serving, export) and results/README.md, drawn from stored rows: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ LIBRARIES = {
     "foolbox": "foolbox",
     "cleverhans": "CleverHans",
     "art": "ART",
+    "adv_lib": "adversarial-library",
 }
 
 
@@ -124,6 +125,38 @@ def exported(found: list[Row]) -> str:
     return as_table(head, lines, names=2)
 
 
+CLASSIFIERS = {
+    "timm-resnet": "timm ResNet, CIFAR10, 10 classes",
+    "timm-vit": "timm vision transformer, MNIST at 32 pixels",
+    "transformers-vit": "transformers' vision transformer, Fashion-MNIST",
+    "program": "program of torch.export, digits of 8 by 8",
+    "onnx-resnet": "ResNet as an ONNX file, CIFAR10, 2 classes",
+}
+"""Folders of `classifiers.py`."""
+
+
+def classifiers(folder: Path) -> str:
+    """The table of results/README.md: classifiers of other libraries, protected and attacked."""
+    head = ["classifier", "M", "M∘P", "ε", "MIM", "DIM-TI"]
+    lines: list[list[str]] = []
+    for name, shown in CLASSIFIERS.items():
+        found = rows.read(folder / name / "rows.jsonl")
+        right = {row["architecture"]: row["test_accuracy"] for row in rows.select(found, kind="accuracy")}
+        attacked = {row["attack"]: row for row in rows.select(found, kind="transfer")}
+        cells = [" / ".join(f"{attacked[attack][key]:.2f}" for key in KEYS) for attack in ("mim", "dim-ti")]
+        lines.append([shown, f"{right['base']:.3f}", f"{right['luring']:.3f}", f"{attacked['mim']['eps']:g}", *cells])
+    return as_table(head, lines, names=1)
+
+
+KEYS = ("ac_mop", "ac_m", "dac")
+
 if __name__ == "__main__":
-    stored = rows.read(Path(__file__).parent / "rows.jsonl")
-    print(markdown(stored), fitting(stored), serving(stored), exported(stored), sep="\n\n")
+    stored, root = rows.read(Path(__file__).parent / "rows.jsonl"), Path(__file__).parents[1]
+    every = (
+        markdown(stored),
+        fitting(stored),
+        serving(stored),
+        exported(stored),
+        classifiers(root / "results/classifiers"),
+    )
+    print(*every, sep="\n\n")

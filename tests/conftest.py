@@ -1,7 +1,8 @@
 """Shapes and types are checked at run time over the whole package, and small tensors run on one thread."""
 
-import importlib.util
+import runpy
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import walk_packages
 
@@ -50,31 +51,23 @@ def apart(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """What timm imports. PyPI's wheel is built for CUDA; beside a CPU PyTorch its operators are missing, and without their names it is not imported."""
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
+    """What timm and transformers import, whatever PyTorch it was built for."""
+    if find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    for compiled in Path(found.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(compiled)
-        except OSError:
-            library = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            return library
-    return None
+    kept = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/torchvision_operators.py"))
+    kept["name_operators"]()
+    return kept
 
 
 @pytest.fixture(scope="session")
 def timm(torchvision):
-    found = pytest.importorskip("timm", exc_type=ImportError)
-    assert torchvision is None or found
-    return found
+    assert torchvision
+    return pytest.importorskip("timm", exc_type=ImportError)
 
 
 @pytest.fixture(scope="session")
 def transformers(torchvision):
-    assert torchvision is None or torchvision
+    assert torchvision
     found = pytest.importorskip("transformers", exc_type=ImportError)
     found.logging.set_verbosity_error()
     return found

@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 from torch import nn
 
 from luring.attacks import fab
-from luring.attacks.fab import _to_plane
+from luring.attacks.adaptive_boundary import _to_plane
 from luring.errors import InputError
 from test_attacks import rand
 from test_peers import frozen_model, pictures

@@ -63,6 +63,14 @@ def test_the_tables_of_benchmarks_are_drawn_from_the_stored_rows(table, page, ma
     assert shown.strip() == drawn.strip()
 
 
+def test_the_table_of_classifiers_is_drawn_from_the_stored_rows():
+    drawn = runpy.run_path(str(ROOT / "benchmarks/table.py"))["classifiers"](ROOT / "results/classifiers")
+    shown = (
+        (ROOT / "results/README.md").read_text().split("<!-- classifiers -->\n")[1].split("<!-- /classifiers -->")[0]
+    )
+    assert shown.strip() == drawn.strip()
+
+
 def test_the_trials_are_drawn_from_the_stored_rows():
     shown = (ROOT / "docs/research.md").read_text().split("<!-- research -->\n")[1].split("<!-- /research -->")[0]
     found = [row for name in ("mnist", "digits") for row in rows.read(ROOT / f"results/research-{name}/rows.jsonl")]

@@ -3,13 +3,13 @@
 `mim(model, x, y, eps=0.3, step=0.01, steps=100)` crafts at once; `preset("mim", eps=0.3)` gives a configured attack for later.
 """
 
+from luring.attacks.adaptive_boundary import fab
 from luring.attacks.asked import Queried
 from luring.attacks.autopgd import apgd, apgd_by, apgd_t
 from luring.attacks.blocks import shuffled, structures
 from luring.attacks.chunks import craft
 from luring.attacks.corners import parsimonious
 from luring.attacks.decision import boundary, hop_skip_jump
-from luring.attacks.fab import fab
 from luring.attacks.gradient import bim, fgsm, mim, miml2, pgd
 from luring.attacks.named import admix, bsr, dim, dim_ti, mim_ti, ni, pgn, si_ni, sia, ssa, vmi, vni
 from luring.attacks.presets import Attack, preset

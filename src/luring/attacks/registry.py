@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 from torch import Tensor
 
-from luring.attacks import autopgd, corners, decision, fab, gradient, named, query
+from luring.attacks import adaptive_boundary, autopgd, corners, decision, gradient, named, query
 from luring.attacks.asked import Queried
 
 PIECES = ("model", "x", "y", "generator", "see", "smooth", "estimate", "start")
@@ -167,7 +167,7 @@ _OWN: Mapping[str, Known] = MappingProxyType(
             "1 + targets · (1 + steps)",
         ),
         "fab": Known(
-            fab.fab,
+            adaptive_boundary.fab,
             "along the model's boundary to its nearest place, towards one class after the other",
             "Croce and Hein 2020",
             "l∞",

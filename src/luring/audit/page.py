@@ -98,7 +98,7 @@ def title(row: Row, eps: float) -> str:
 
 def _least(guarded: Sequence[Guarded]) -> dict[int, str]:
     """The lowest share fooled of each rung, as it is shown, of what does not refuse too many clean images."""
-    compared = [one for one in guarded if one.rejected.mean <= tables.REJECTED]
+    compared = [one for one in guarded if one.usable]
     return {
         rung: min(
             (one.rungs[rung].fooled.mean, words.share(one.rungs[rung].fooled.mean))

@@ -22,6 +22,9 @@ RUNGS = (1, 2, 3, 4, 5, 6)
 
 CONTROLS = (BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE)
 
+REJECTED = 0.05
+"""Share of clean images that a rival may reject: one that rejects most of them is fooled by nothing."""
+
 KEPT, DETECTED, FOOLED = 0, 1, 2
 """As `luring.audit.defence` has them."""
 
@@ -72,6 +75,11 @@ class Guarded:
     rejected: Value
     rungs: dict[int, Outcome]
 
+    @property
+    def usable(self) -> bool:
+        """Whether it lets enough clean images through to be compared with: it rejects no more than `REJECTED`."""
+        return self.rejected.mean <= REJECTED
+
 
 def is_audit(row: Row) -> bool:
     """Whether a row is an audit's."""
@@ -121,21 +129,13 @@ def guarded(rows: Sequence[Row]) -> list[Guarded]:
     return found
 
 
-REJECTED = 0.05
-"""Share of clean images that a rival may reject: one that rejects most of them is fooled by nothing."""
-
-
 def rivals(found: Sequence[Guarded]) -> list[Guarded]:
     """Of `guarded`, those that the guard is compared with.
 
     They are other defences' policies that refuse answers, yet not more than `REJECTED` of the clean ones, and M adversarially trained.
     """
     others = [one for one in found if one.architecture != found[0].architecture]
-    return [
-        one
-        for one in others
-        if one.architecture == ADVERSARIAL or (one.policy != "target" and one.rejected.mean <= REJECTED)
-    ]
+    return [one for one in others if one.architecture == ADVERSARIAL or (one.policy != "target" and one.usable)]
 
 
 def outcome(rows: Sequence[Row], rungs: Sequence[int], policy: str) -> Outcome | None:

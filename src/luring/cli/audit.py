@@ -33,7 +33,7 @@ def audit(
         bundle: folder that 'luring fit' wrote.
         data: the images it was fitted to; as for 'luring fit'.
         out: folder for rows.jsonl, report.html and the rivals' networks; a second run with the same folder goes on where the first stopped.
-        budget: quick: few images, two rivals, minutes; full: more of everything and all rivals, hours.
+        budget: quick: few images, two rivals, minutes; full: more of everything and all rivals, about an hour on MNIST.
         eps: radius of the l-infinity ball, images in [0, 1].
         parts: what the bundle does not hold.
         label: name of the label column.
