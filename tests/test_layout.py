@@ -1,9 +1,11 @@
 """Weights turned to the images' layout: the same answers, and nothing broken that wants another one."""
 
+import pytest
 import torch
 from torch import nn
 
-from luring import layout, networks
+from luring import layout, networks, training
+from luring.schedule import Schedule
 
 torch.set_num_threads(1)
 
@@ -38,3 +40,34 @@ def test_who_wants_another_layout_keeps_it():
     before = network(images)
     assert not layout.channels_last(network, (2, 8, 8))
     assert torch.equal(network(images), before)
+
+
+def test_for_a_block_alone_and_the_weights_are_the_very_tensors_again():
+    torch.manual_seed(0)
+    network = networks.make_target("plain", (1, 8, 8), 5).eval()
+    before = [(weight.data_ptr(), weight.stride()) for weight in network.parameters()]
+    with pytest.raises(KeyError), layout.turned(network, (1, 8, 8)):  # noqa: PT012
+        second = network[2].weight
+        assert second.is_contiguous(memory_format=torch.channels_last)
+        assert not second.is_contiguous()
+        raise KeyError
+    assert [(weight.data_ptr(), weight.stride()) for weight in network.parameters()] == before
+
+
+def test_a_fit_sees_its_target_turned_and_leaves_it_as_it_was():
+    torch.manual_seed(0)
+    target = networks.make_target("plain", (1, 8, 8), 5)
+    before = [(weight.data_ptr(), weight.stride()) for weight in target.parameters()]
+    seen: list[bool] = []
+    target[2].register_forward_pre_hook(lambda layer, _: seen.append(layer.weight.is_contiguous()))
+    images = torch.rand(16, 1, 8, 8)
+    training.lure(
+        networks.plain_lure((1, 8, 8), 4),
+        target,
+        images,
+        images,
+        schedule=Schedule(2, batch=8, validations=1),
+        show=False,
+    )
+    assert seen[-2:] == [False, False]
+    assert [(weight.data_ptr(), weight.stride()) for weight in target.parameters()] == before

@@ -75,6 +75,39 @@ def parts(callable_):
     return [type(modules[str(node.target)]).__name__ for node in graph.graph.nodes if node.op == "call_module"]
 
 
+class Viewed(nn.Module):
+    """Takes it for granted that a convolution's output lies contiguously."""
+
+    def __init__(self):
+        super().__init__()
+        self.front, self.back = nn.Conv2d(1, 3, 3), nn.Linear(300, 4)
+
+    def forward(self, images):
+        return self.back(self.front(images).view(len(images), -1))
+
+
+def test_kernels_on_grey_images_are_turned_and_the_models_own_are_not():
+    model = lived(networks.mnist_target((1, 12, 12), 5, dense=16))
+    x = X[:, :1]
+    assert_same(model, x)
+    model, x = model.float(), x.float()
+    own = [part.weight.stride() for part in model if isinstance(part, nn.Conv2d)]
+    graph = next(
+        cell.cell_contents for cell in quick(model, x).__closure__ if isinstance(cell.cell_contents, fx.GraphModule)
+    )
+    turned = [part.weight for part in graph.modules() if isinstance(part, nn.Conv2d)]
+    assert len(turned) == 2
+    assert not turned[1].is_contiguous()
+    assert [part.weight.stride() for part in model if isinstance(part, nn.Conv2d)] == own
+
+
+def test_who_wants_grey_images_in_another_layout_is_attacked_as_it_is():
+    model = lived(Viewed())
+    x = X[:, :1]
+    assert quick(model, x) is model
+    assert pgd(model, x, torch.zeros(4, dtype=torch.int64), eps=0.1, step=0.1, steps=1).shape == x.shape
+
+
 class Residual(nn.Module):
     """A layer used twice, and a normalisation whose input goes two ways."""
 

@@ -1,6 +1,8 @@
 """Weights as images lie in memory, a pixel's channels together: most convolutions are faster so."""
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -31,3 +33,18 @@ def channels_last(network: nn.Module, shape: Shape) -> bool:
         log.info(f"{type(network).__name__} keeps its weights' layout: {str(error).splitlines()[0]}")
         return False
     return True
+
+
+@contextmanager
+def turned(network: nn.Module, shape: Shape) -> Generator[None]:
+    """`channels_last` for as long as the block lasts; afterwards the weights are the very tensors they were.
+
+    Of grey images nothing but the weights tells PyTorch which layout is meant.
+    """
+    kept = [(weight, weight.data) for weight in network.parameters()]
+    try:
+        channels_last(network, shape)
+        yield
+    finally:
+        for weight, data in kept:
+            weight.data = data

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, loop, losses, processes, recipes, static
+from luring import answers, layout, loop, losses, processes, recipes, static
 from luring.augment import Moves
 from luring.data import Split
 from luring.errors import InputError
@@ -209,7 +209,7 @@ def lure(
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
     settings |= {} if static_eps is None else {"static_eps": static_eps}
     identity = {"fit": method, **settings, "answers": _digest(first)}
-    with frozen(target):
+    with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
 
 

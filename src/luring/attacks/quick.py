@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -27,7 +28,7 @@ def quick(model: Classifier, x: Tensor) -> Classifier:
     """A callable that answers as a model in evaluation mode does, and is faster to differentiate with respect to images.
 
     Batch normalisation is folded into the layer before it, a rectifier comes after the pooling that follows it, and images go
-    channels-last. It is compared with the model, logits and gradient, on the first image of `x`. The model itself is not changed,
+    channels-last, as do the weights of convolutions where the images are grey. It is compared with the model, logits and gradient, on the first image of `x`. The model itself is not changed,
     and its weights are shared where nothing is folded into them: later changes of the model are not seen.
 
     What is not understood stays as it is, and one line of the log says so: a module in training mode or with hooks, a scripted or
@@ -43,9 +44,10 @@ def quick(model: Classifier, x: Tensor) -> Classifier:
     if reason is None:
         try:
             graph, folded, moved = _simplified(model)
-            faster = _channels_last(graph if folded + moved else model)
+            turned = _turned(graph) if x.shape[1] == 1 else 0
+            faster = _channels_last(graph if folded + moved + turned else model)
             # Nothing is rounded otherwise where layers of PyTorch's only change places.
-            sure = not folded and (not moved or _plain(model))
+            sure = not folded and (not (moved or turned) or _plain(model))
             reason = None if sure or _agree(model, faster, x[:1]) else "its gradient changed"
         except Exception as error:
             faster, reason = model, f"it cannot be traced: {error}"
@@ -118,6 +120,14 @@ def _simplified(model: nn.Module) -> tuple[fx.GraphModule, int, int]:
             moved += 1
     graph.recompile()
     return graph, folded, moved
+
+
+def _turned(graph: fx.GraphModule) -> int:
+    """Give convolutions copies of their weights in the images' layout, and say how many; a grey image's own does not tell PyTorch which it is."""
+    found = [(name, part) for name, part in graph.named_modules() if type(part) is nn.Conv2d]
+    for name, part in found:
+        graph.set_submodule(name, deepcopy(part).to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+    return len(found)
 
 
 def _once(graph: fx.GraphModule, node: fx.Node) -> bool:
