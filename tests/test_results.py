@@ -133,12 +133,18 @@ def test_every_kind_of_classifier_went_the_whole_way(kind):
 
 def test_the_strong_lures_guard_notices_who_cuts_p_off_more_often_and_not_who_attacks_both():
     fooled = {}
-    for folder, seed in (("mnist-audit", 0), ("mnist-strong-audit", 0), ("mnist-strong-audit", 1)):
+    for folder, seed in (
+        ("mnist-audit", 0),
+        ("mnist-strong-audit", 0),
+        ("mnist-strong-audit", 1),
+        ("mnist-strong-audit", 2),
+    ):
         found = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring", seed=seed)
         fooled[folder, seed] = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (1, 3, 4, 5)]
     assert fooled["mnist-audit", 0] == pytest.approx([0.05, 0.54, 0.85, 1], abs=0.005)
     assert fooled["mnist-strong-audit", 0] == pytest.approx([0, 0.1875, 0.15, 1], abs=0.005)
     assert fooled["mnist-strong-audit", 1] == pytest.approx([0, 0.2, 0.3375, 1], abs=0.005)
+    assert fooled["mnist-strong-audit", 2] == pytest.approx([0, 0.3125, 0.2, 1], abs=0.005)
 
 
 @pytest.mark.parametrize("folder", ["mnist-audit", "mnist-strong-audit", "digits-audit"])
