@@ -226,3 +226,16 @@ def test_the_digits_bundle_does_what_it_says():
     again = bundle.describe(digits, *parts, names=names, method="luring", settings={})["metrics"]
     for name, value in found.config["metrics"].items():
         assert again[name] == pytest.approx(value, abs=0.004), name  # one image of 270
+
+
+SPEED = rows.select(rows.read(Path(__file__).parents[1] / "benchmarks/rows.jsonl"), kind="speed")
+
+
+@pytest.mark.parametrize(("network", "most", "times"), [("vgg", 0.75, 1.4), ("mnist", 0.9, 1.15)])
+def test_every_attack_takes_less_than_the_bare_steps_and_the_fastest_peer_takes_longer(network, most, times):
+    for attack in ("fgsm", "pgd", "mim", "dim", "mim-ti", "dim-ti"):
+        cells = {row["architecture"]: row["of_floor"] for row in rows.select(SPEED, dataset=network, attack=attack)}
+        ours = cells.pop("luring")
+        assert ours <= most
+        assert all(theirs >= times * ours for theirs in cells.values())
+        assert cells or (network, attack) in {("mnist", "mim-ti"), ("mnist", "dim-ti")}
