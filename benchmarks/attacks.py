@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision_operators import name_operators
 
-from luring import attacks, networks, rows
+from luring import architectures, attacks, rows
 
 warnings.filterwarnings("ignore")  # the peers' own
 
@@ -43,7 +43,7 @@ def vgg() -> nn.Sequential:
 
 NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "vgg": (vgg, (3, 32, 32)),
-    "mnist": (networks.mnist_target, (1, 28, 28)),
+    "mnist": (architectures.mnist_target, (1, 28, 28)),
 }
 
 

@@ -20,7 +20,7 @@ from luring.audit.run import Ladder, compared, drawn
 from luring.audit.suspicious import cuts
 from luring.audit.tries import Setting
 from luring.paper.experiments import EXPERIMENTS
-from luring.paper.reproduce import Run
+from luring.paper.run import Run
 from luring.training import Schedule
 from luring.transfer import Clean
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from luring import bundle, networks
+from luring import architectures, bundle, networks
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -54,7 +54,7 @@ def test_what_is_saved_answers_the_same_when_loaded(folder, made):
 def test_statistics_of_batch_normalisation_and_channels_last_come_back(tmp_path):
     shape = (3, 16, 16)
     target = networks.plain_target(shape, CLASSES).eval()
-    lure = networks.svhn_lure(shape).train()
+    lure = architectures.svhn_lure(shape).train()
     lure(torch.rand(4, *shape))
     lure.eval().to(memory_format=torch.channels_last)
     bundle.save(tmp_path, target, lure, CONFIG | {"lure": "svhn", "shape": list(shape)})

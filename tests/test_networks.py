@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from luring import cost, networks
+from luring import architectures, cost, networks
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -14,19 +14,19 @@ def parameters(network):
 
 def test_the_sizes_that_the_facts_give():
     rgb = (3, 32, 32)
-    lure = networks.cifar10_lure()
+    lure = architectures.cifar10_lure()
     assert round(parameters(lure) / 1e6, 1) == 14.8
     assert round(cost.multiply_adds(lure, rgb) / 1e9, 1) == 4.3
-    assert round(cost.multiply_adds(networks.cifar10_target(), rgb) / 1e9, 2) == 0.51
-    assert round(cost.multiply_adds(networks.svhn_lure(), rgb) / 1e9, 2) == 0.80
+    assert round(cost.multiply_adds(architectures.cifar10_target(), rgb) / 1e9, 2) == 0.51
+    assert round(cost.multiply_adds(architectures.svhn_lure(), rgb) / 1e9, 2) == 0.80
 
 
 def test_the_small_sizes_by_hand():
-    target = networks.mnist_target()
+    target = architectures.mnist_target()
     assert parameters(target) == 32 * 25 + 64 * 32 * 25 + (64 * 49 * 1024 + 1024) + (1024 * 10 + 10)
     adds = 28 * 28 * 32 * 25 + 14 * 14 * 64 * 32 * 25 + 64 * 49 * 1024 + 1024 * 10
     assert cost.multiply_adds(target, (1, 28, 28)) == adds
-    assert parameters(networks.mnist_lure()) == 160 + 1160 + 3 * 584 + 1168 + 145
+    assert parameters(architectures.mnist_lure()) == 160 + 1160 + 3 * 584 + 1168 + 145
 
 
 def test_counting_leaves_the_network_as_it_was():
@@ -71,7 +71,7 @@ def test_the_narrowest_place_of_the_mnist_lure():
     seen = torch.rand(1, 1, 28, 28)
     smallest = None
     with torch.no_grad():
-        for layer in networks.mnist_lure():
+        for layer in architectures.mnist_lure():
             seen = layer(seen)
             if smallest is None or seen.numel() < smallest.numel():
                 smallest = seen
@@ -79,8 +79,8 @@ def test_the_narrowest_place_of_the_mnist_lure():
 
 
 def test_the_batch_normalisation_is_that_of_keras():
-    norms = [m for m in networks.cifar10_target().modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
-    norms += [m for m in networks.cifar10_lure().modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in architectures.cifar10_target().modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    norms += [m for m in architectures.cifar10_lure().modules() if isinstance(m, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from luring import bundle, cli, data, networks, publish, training
+from luring import architectures, bundle, cli, data, networks, publish, training
 from luring.errors import InputError
 from luring.training import Schedule
 from luring.weights import digest, halved
@@ -81,7 +81,7 @@ def test_half_as_large_and_what_is_described_is_what_is_loaded(folder, tmp_path,
 
 
 def test_batch_statistics_stay_as_they_are(tmp_path):
-    target, lure = networks.plain_target((3, 16, 16), 4), networks.svhn_narrow_lure((3, 16, 16))
+    target, lure = networks.plain_target((3, 16, 16), 4), architectures.svhn_narrow_lure((3, 16, 16))
     lure.train()(torch.rand(4, 3, 16, 16))
     config = {"target": "plain", "lure": "svhn-narrow", "shape": [3, 16, 16], "classes": list("abcd")}
     bundle.save(tmp_path, target, lure, config, half=True)

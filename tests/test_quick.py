@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from luring import networks
+from luring import architectures, networks
 from luring.attacks import pgd
 from luring.attacks.quick import AFTER, _say, quick
 from luring.audit.suspicious import cuts
@@ -87,7 +87,7 @@ class Viewed(nn.Module):
 
 
 def test_kernels_on_grey_images_are_turned_and_the_models_own_are_not():
-    model = lived(networks.mnist_target((1, 12, 12), 5, dense=16))
+    model = lived(architectures.mnist_target((1, 12, 12), 5, dense=16))
     x = X[:, :1]
     assert_same(model, x)
     model, x = model.float(), x.float()

@@ -15,7 +15,8 @@ from luring.paper import printed
 from luring.paper.calibrate import calibrated, examine
 from luring.paper.evaluate import own
 from luring.paper.experiments import EXPERIMENTS, Attacked, Lure
-from luring.paper.reproduce import Run, reproduce
+from luring.paper.reproduce import reproduce
+from luring.paper.run import Run
 from luring.training import Schedule
 from luring.weights import digest
 

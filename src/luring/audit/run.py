@@ -24,7 +24,7 @@ from luring.data import Dataset
 from luring.errors import InputError
 from luring.paper.evaluate import own as experiment_of
 from luring.paper.pictures import png
-from luring.paper.reproduce import Run
+from luring.paper.run import Run
 from luring.rows import Row
 from luring.transfer import Clean
 

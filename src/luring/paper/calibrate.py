@@ -15,7 +15,7 @@ from luring.data import Dataset
 from luring.guard import Detector, threshold
 from luring.paper.evaluate import check_shape
 from luring.paper.experiments import Experiment
-from luring.paper.reproduce import Run
+from luring.paper.run import Run
 from luring.weights import digest
 
 LEARNED_FROM = 20_000

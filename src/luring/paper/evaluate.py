@@ -9,8 +9,9 @@ from luring.attacks.chunks import BATCH, BatchSize, fitting
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
+from luring.paper import cells
 from luring.paper.experiments import Attacked, Experiment, Lure
-from luring.paper.reproduce import Run, measure_accuracy
+from luring.paper.run import Run
 from luring.training import Schedule
 from luring.weights import digest
 
@@ -60,14 +61,14 @@ def evaluate(
         run.cell(
             {"kind": "accuracy", "architecture": name, "n": len(m)},
             {**trained, "weights": weights[name]},
-            lambda name=name, network=network: measure_accuracy(
+            lambda name=name, network=network: cells.measure_accuracy(
                 name, network, m, dataset.test.images, dataset.test.labels, weights[name]
             ),
         )
     clean = transfer.choose([target, decoy], dataset.test.images, dataset.test.labels, n=n, seed=seed)
     for name, attacked in chosen.items():
         for radius in eps:
-            run.transfer(name, attacked, radius, method, target, decoy, clean, weights)
+            cells.transferred(run, name, attacked, radius, method, target, decoy, clean, weights)
     return rows.select(run.rows, dataset=dataset.name, scale="custom")
 
 

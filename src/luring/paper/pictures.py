@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,17 +11,15 @@ from torch import Tensor, nn
 
 from luring import answers, transfer
 from luring.frozen import frozen
+from luring.paper.run import Run
 from luring.transfer import Clean
-
-if TYPE_CHECKING:
-    from luring.paper.reproduce import Run
 
 AT_ONCE = 1024
 """Values of P's output differentiated together."""
 
 
 def pictures(
-    run: "Run",
+    run: Run,
     target: nn.Module,
     decoys: Mapping[str, nn.Module],
     clean: Clean,

@@ -12,7 +12,8 @@ from luring.data import Dataset
 from luring.frozen import frozen
 from luring.paper.experiments import EXPERIMENTS
 from luring.paper.pictures import png, through
-from luring.paper.reproduce import Run, reproduce
+from luring.paper.reproduce import reproduce
+from luring.paper.run import Run
 from luring.transfer import Clean, choose, craft, transfer
 from luring.weights import digest
 
