@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import fx, nn
 
 from luring import architectures, networks
-from luring.attacks import pgd
+from luring.attacks import ensemble, pgd
 from luring.attacks.quick import AFTER, _say, quick
 from luring.audit.suspicious import cuts
 from luring.frozen import frozen
@@ -106,6 +106,14 @@ def test_who_wants_grey_images_in_another_layout_is_attacked_as_it_is():
     x = X[:, :1]
     assert quick(model, x) is model
     assert pgd(model, x, torch.zeros(4, dtype=torch.int64), eps=0.1, step=0.1, steps=1).shape == x.shape
+
+
+def test_each_model_of_an_ensemble_is_made_faster():
+    first, second = vgg(), lived(networks.make_target("plain", (3, 12, 12), 5))
+    assert_same(ensemble(first, second).eval())
+    faster = quick(ensemble(first.float(), second.float()).eval(), X)
+    assert "BatchNorm2d" not in parts(faster.models[0])
+    assert quick(ensemble(first, second), X).training, "in training mode it is left alone"
 
 
 class Residual(nn.Module):

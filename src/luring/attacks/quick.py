@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from luring.attacks.sources import Ensemble, ensemble
 from luring.types import Classifier
 
 log = logging.getLogger("luring")
@@ -28,7 +29,7 @@ def quick(model: Classifier, x: Tensor) -> Classifier:
     """A callable that answers as a model in evaluation mode does, and is faster to differentiate with respect to images.
 
     Batch normalisation is folded into the layer before it, a rectifier comes after the pooling that follows it, and images go
-    channels-last, as do the weights of convolutions where the images are grey. It is compared with the model, logits and gradient, on the first image of `x`. The model itself is not changed,
+    channels-last, as do the weights of convolutions where the images are grey. Of an ensemble, so with each of its models. It is compared with the model, logits and gradient, on the first image of `x`. The model itself is not changed,
     and its weights are shared where nothing is folded into them: later changes of the model are not seen.
 
     What is not understood stays as it is, and one line of the log says so: a module in training mode or with hooks, a scripted or
@@ -41,12 +42,14 @@ def quick(model: Classifier, x: Tensor) -> Classifier:
     if not isinstance(model, nn.Module) or not len(x):
         return model
     reason = _strange(model)
+    if reason is None and isinstance(model, Ensemble):
+        return ensemble(*(quick(part, x) for part in model.models))
     if reason is None:
         try:
             graph, folded, moved = _simplified(model)
             turned = _turned(graph) if x.shape[1] == 1 else 0
             faster = _channels_last(graph if folded + moved + turned else model)
-            # Nothing is rounded otherwise where layers of PyTorch's only change places.
+            # Where layers of PyTorch's only change places or layout, nothing but the last bit can change.
             sure = not folded and (not (moved or turned) or _plain(model))
             reason = None if sure or _agree(model, faster, x[:1]) else "its gradient changed"
         except Exception as error:

@@ -18,10 +18,10 @@ def ensemble(*models: Classifier) -> nn.Module:
     """
     if not models:
         raise InputError("the ensemble is empty: give at least one model.")
-    return _Ensemble(models)
+    return Ensemble(models)
 
 
-class _Ensemble(nn.Module):
+class Ensemble(nn.Module):
     """Modules among the models are its children, so that an attack holds them still."""
 
     def __init__(self, models: tuple[Classifier, ...]) -> None:
@@ -30,6 +30,7 @@ class _Ensemble(nn.Module):
         self.children_ = nn.ModuleList(model for model in models if isinstance(model, nn.Module))
 
     def forward(self, images: Tensor) -> Tensor:
+        """The mean of the models' logits."""
         found = [check_logits(model(images), len(images)) for model in self.models]
         classes = [logits.shape[1] for logits in found]
         if len(set(classes)) > 1:
