@@ -122,6 +122,15 @@ def test_calibrate_writes_the_guard_into_the_bundle(run, tmp_path, pictures):
     refused(run("check", "bundle", "nowhere"), "nowhere is no picture")
 
 
+def test_what_an_experiment_does_not_have_is_refused(run, tmp_path):
+    refused(
+        run("reproduce", "toy", "--scale", "quick", "--out", "out"),
+        "there is no scale 'quick' of toy: give one of paper",
+    )
+    refused(run("reproduce", "toy", "--precision", "bfloat16", "--out", "out"), "leave --precision out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_teaches_every_command(run):
     top = run("--help")
     assert top.returncode == 0

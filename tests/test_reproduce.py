@@ -46,6 +46,14 @@ def folder(tmp_path_factory):
     return out
 
 
+def test_a_precision_is_that_of_every_network():
+    changed = SMALL.trained_in("bfloat16")
+    assert changed.target_schedule == replace(SMALL.target_schedule, precision="bfloat16")
+    assert set(changed.fitted) == set(SMALL.fitted)
+    assert {lure.schedule.precision for lure in changed.fitted.values()} == {"bfloat16"}
+    assert changed.trained_in("float32") == SMALL
+
+
 def test_a_second_run_adds_nothing(folder):
     before = (folder / "rows.jsonl").read_text()
     again = reproduce(SMALL, folder, show=False)

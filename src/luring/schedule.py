@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from luring.errors import InputError
+
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 LATER = {"accumulate": 1, "ema": None, "patience": None}
 """Settings that came after the first results were stored, with what they do nothing at: `describe` tells them only where they do something."""
@@ -34,7 +36,7 @@ class Schedule:
     lr: float = 1e-3
     shape: Literal["cosine", "steps", "constant"] = "cosine"
     beta2: float = 0.999
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     validations: int = 40
     accumulate: int = 1
     ema: float | None = None

@@ -9,9 +9,10 @@ from luring.errors import InputError
 
 if TYPE_CHECKING:
     from luring.paper.experiments import Experiment
+    from luring.schedule import Precision
 
 
-def run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
+def run(dataset: str, scale: str, seed: int, device: str, out: Path, *, precision: "Precision | None" = None) -> None:
     """Run it, or what is left of it, and show what came of it."""
     from luring import rows
     from luring.paper.experiments import EXPERIMENTS
@@ -25,6 +26,10 @@ def run(dataset: str, scale: str, seed: int, device: str, out: Path) -> None:
             f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in known if d == dataset)}."
         )
     experiment: "Experiment" = known[dataset, scale]
+    if precision is not None:
+        if dataset == "toy":
+            raise InputError("the toy has one precision, float32: leave --precision out.")
+        experiment = experiment.trained_in(precision)
     place, folder = place_of(device), writable(out)
     found = rows.read(folder / "rows.jsonl")
     if found:

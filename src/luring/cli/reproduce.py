@@ -16,6 +16,7 @@ def reproduce(
     seed: Seed = 0,
     device: Device = "auto",
     out: Path | None = None,
+    precision: Literal["float32", "bfloat16"] | None = None,
 ) -> None:
     """Recompute an experiment of the paper: its Tables 1 to 4, Figures 4, 5 and 6, beside the published numbers.
 
@@ -28,6 +29,7 @@ def reproduce(
         seed: of everything.
         device: where to compute.
         out: folder for the results; out/EXPERIMENT-SCALE where it is not given.
+        precision: that the networks are trained in, where it is not the experiment's own: on some CPUs bfloat16 is slower than float32.
     """
     run(
         experiment,
@@ -35,4 +37,5 @@ def reproduce(
         seed,
         device,
         out or Path("out") / f"{experiment}-{scale}",
+        precision=precision,
     )

@@ -1,10 +1,11 @@
 """The experiments as values: what is trained, how long, and what it is attacked with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from luring.augment import Moves
+from luring.schedule import Precision
 from luring.training import Method, Schedule
 
 
@@ -91,6 +92,23 @@ class Experiment:
     def fitted(self) -> Mapping[str, Lure]:
         """Every architecture but M, in the order in which they are fitted."""
         return {**self.lures, **self.apart}
+
+    def trained_in(self, precision: Precision) -> "Experiment":
+        """The same, every network trained in that precision: which is faster, is the processor's affair."""
+
+        def changed(lures: Mapping[str, Lure]) -> Mapping[str, Lure]:
+            return {
+                name: replace(lure, schedule=replace(lure.schedule, precision=precision))
+                for name, lure in lures.items()
+            }
+
+        own = self.target_schedule
+        return replace(
+            self,
+            target_schedule=None if own is None else replace(own, precision=precision),
+            lures=changed(self.lures),
+            apart=changed(self.apart),
+        )
 
 
 def table_2(
