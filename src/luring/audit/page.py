@@ -39,7 +39,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
         sections=[_section(f"a{number}", part) for number, part in enumerate(sections, start=1)],
         run=how([row for row in rows if tables.is_audit(row)]),
         words=words,
-        limit=tables.REJECTED,
+        limits=(tables.REJECTED, tables.LOST),
         names=names,
         css=Markup((files("luring.paper") / "report.css").read_text(encoding="utf-8")),
         own=Markup((files("luring.audit") / "page.css").read_text(encoding="utf-8")),
@@ -56,6 +56,7 @@ def _template() -> Template:
 
 def _section(place: str, rows: list[Row]) -> dict[str, Any]:
     guarded = tables.guarded(rows)
+    usable = tables.usable(guarded)
     eps = next(float(row["eps"]) for row in rows if "eps" in row)
     checks = tables.checks(rows)
     architectures = tables.architectures(rows)
@@ -71,7 +72,8 @@ def _section(place: str, rows: list[Row]) -> dict[str, Any]:
         "guarded": guarded,
         "guard": guarded[0],
         "rungs": [rung for rung in tables.RUNGS if any(rung in one.rungs for one in guarded)],
-        "least": _least(guarded),
+        "usable": usable,
+        "least": _least(usable),
         "denials": tables.denials(rows),
         "curves": [Markup(figure) for figure in _curves(rows, guarded, place)],
         "surfaces": _surfaces(rows, place),
@@ -96,9 +98,8 @@ def title(row: Row, eps: float) -> str:
     return f"{names.DATASETS.get(row['dataset'], row['dataset'])}, ε {eps:g}, budget {row['scale']}"
 
 
-def _least(guarded: Sequence[Guarded]) -> dict[int, str]:
-    """The lowest share fooled of each rung, as it is shown, of what does not refuse too many clean images."""
-    compared = [one for one in guarded if one.usable]
+def _least(compared: Sequence[Guarded]) -> dict[int, str]:
+    """The lowest share fooled of each rung, as it is shown."""
     return {
         rung: min(
             (one.rungs[rung].fooled.mean, words.share(one.rungs[rung].fooled.mean))

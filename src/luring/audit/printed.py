@@ -88,7 +88,7 @@ def markdown(rows: Sequence[Row]) -> str:
         note = (
             f"The guard's policy: {words.policy(clean.policy)}; clean accuracy {words.fine(clean.accuracy.mean)}, clean images rejected "
             f"{words.fine(clean.rejected.mean)}. {n} test images{f', {seeds} seeds' if seeds > 1 else ''}, worst case over each adversary's attacks, image by image; in brackets "
-            f"95 % intervals{' over all seeds, ± the standard deviation between them' if seeds > 1 else ''}. Rivals: those that reject {words.share(tables.REJECTED)} of the clean images or fewer."
+            f"95 % intervals{' over all seeds, ± the standard deviation between them' if seeds > 1 else ''}. Rivals: those that reject {words.share(tables.REJECTED)} of the clean images or fewer, and answer rightly on at most {words.share(tables.LOST)} fewer."
         )
         parts += [f"**{title(section[0], _eps(section))}**", as_table(head, lines, names=2), note]
     return "\n\n".join(parts) + "\n"

@@ -22,8 +22,8 @@ RUNGS = (1, 2, 3, 4, 5, 6)
 
 CONTROLS = (BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE)
 
-REJECTED = 0.05
-"""Share of clean images that a rival may reject: one that rejects most of them is fooled by nothing."""
+REJECTED, LOST = 0.05, 0.1
+"""Shares of clean images that a rival may reject, and may answer wrongly beyond the audited one's: a constant is fooled by nothing new."""
 
 KEPT, DETECTED, FOOLED = 0, 1, 2
 """As `luring.audit.defence` has them."""
@@ -75,11 +75,6 @@ class Guarded:
     rejected: Value
     rungs: dict[int, Outcome]
 
-    @property
-    def usable(self) -> bool:
-        """Whether it lets enough clean images through to be compared with: it rejects no more than `REJECTED`."""
-        return self.rejected.mean <= REJECTED
-
 
 def is_audit(row: Row) -> bool:
     """Whether a row is an audit's."""
@@ -129,13 +124,19 @@ def guarded(rows: Sequence[Row]) -> list[Guarded]:
     return found
 
 
+def usable(found: Sequence[Guarded]) -> list[Guarded]:
+    """Of `guarded`, those that are good enough on clean images to be compared with: within `REJECTED` and `LOST`."""
+    least = found[0].accuracy.mean - LOST
+    return [one for one in found if one.rejected.mean <= REJECTED and one.accuracy.mean >= least]
+
+
 def rivals(found: Sequence[Guarded]) -> list[Guarded]:
     """Of `guarded`, those that the guard is compared with.
 
-    They are other defences' policies that refuse answers, yet not more than `REJECTED` of the clean ones, and M adversarially trained.
+    They are other defences' policies that refuse answers, and M adversarially trained; all of them usable.
     """
-    others = [one for one in found if one.architecture != found[0].architecture]
-    return [one for one in others if one.architecture == ADVERSARIAL or (one.policy != "target" and one.usable)]
+    others = [one for one in usable(found) if one.architecture != found[0].architecture]
+    return [one for one in others if one.architecture == ADVERSARIAL or one.policy != "target"]
 
 
 def outcome(rows: Sequence[Row], rungs: Sequence[int], policy: str) -> Outcome | None:
