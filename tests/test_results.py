@@ -131,20 +131,22 @@ def test_every_kind_of_classifier_went_the_whole_way(kind):
     assert min(attacked.values()) >= 0.9
 
 
-def test_the_strong_lures_guard_notices_who_cuts_p_off_more_often_and_not_who_attacks_both():
-    fooled = {}
-    for folder, seed in (
-        ("mnist-audit", 0),
-        ("mnist-strong-audit", 0),
-        ("mnist-strong-audit", 1),
-        ("mnist-strong-audit", 2),
-    ):
-        found = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring", seed=seed)
-        fooled[folder, seed] = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (1, 3, 4, 5)]
-    assert fooled["mnist-audit", 0] == pytest.approx([0.05, 0.54, 0.85, 1], abs=0.005)
-    assert fooled["mnist-strong-audit", 0] == pytest.approx([0, 0.1875, 0.15, 1], abs=0.005)
-    assert fooled["mnist-strong-audit", 1] == pytest.approx([0, 0.2, 0.3375, 1], abs=0.005)
-    assert fooled["mnist-strong-audit", 2] == pytest.approx([0, 0.3125, 0.2, 1], abs=0.005)
+@pytest.mark.parametrize(
+    ("folder", "scale", "seed", "past"),
+    [
+        ("mnist-audit", "full", 0, [0.05, 0, 0.54, 0.85, 1, 1]),
+        ("mnist-strong-audit", "full", 0, [0, 0, 0.45, 0.217, 1, 0.95]),
+        ("mnist-strong-audit", "quick", 0, [0, 0, 0.1875, 0.15, 1, 0]),
+        ("mnist-strong-audit", "quick", 1, [0, 0, 0.2, 0.3375, 1, 0.15]),
+        ("mnist-strong-audit", "quick", 2, [0, 0, 0.3125, 0.2, 1, 0]),
+    ],
+)
+def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):
+    found = rows.select(
+        rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring", scale=scale, seed=seed
+    )
+    fooled = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (1, 2, 3, 4, 5, 6)]
+    assert fooled == pytest.approx(past, abs=0.005)
 
 
 @pytest.mark.parametrize("folder", ["mnist-audit", "mnist-strong-audit", "digits-audit"])
