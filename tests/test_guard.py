@@ -214,3 +214,14 @@ def test_a_rough_threshold_is_said_to_be_rough(pair, caplog):
     caplog.clear()
     detector.infer_threshold(images(400, seed=1), 0.05)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("size", [1.0, 0.0])
+def test_where_the_decoy_says_the_same_of_all_images_the_score_does_not_hang_on_rounding(size):
+    draws = torch.Generator().manual_seed(0)
+    m = 4 * torch.randn(400, 10, generator=draws)
+    constant = size * torch.randn(10, generator=draws).expand(400, -1)
+    rounded = constant + 1e-7 * torch.randn(400, 10, generator=draws)
+    known = reference(m, constant)
+    torch.testing.assert_close(score(m, rounded, known), score(m, constant, known), rtol=1e-4, atol=1e-3)
+    assert (score(m, constant + 1, known) > 100).all(), "another answer than ever is still suspicious"

@@ -39,6 +39,10 @@ FORMAT = 1
 TYPICAL_MARGIN = 6.0
 """Logits that M's first class of a typical clean image is given above the second, before its doubt is measured: it is sure, and has
 not saturated."""
+ROUNDING = 1e-4
+"""Of a logit in float32, relative and with room: the same image in another batch, or its convolutions in another layout."""
+LEAST = torch.tensor([1e-3, 1.0], dtype=torch.float64)
+"""The least scales of doubt and distance; those of any pair of networks that differ are higher."""
 FEW = 10
 """Fewer clean images than this expected above the threshold make a rough threshold."""
 
@@ -79,10 +83,12 @@ def reference(m: Logits, mop: Logits) -> Reference:
     # Contiguous, as they come back from a file: a product's last bit depends on it.
     line = torch.linalg.lstsq(_with_one(m), mop, driver="gelsd").solution.contiguous()
     covariance = torch.from_numpy(ledoit_wolf((mop - _with_one(m) @ line).numpy())[0])
-    ridge = 1e-9 * covariance.diagonal().mean().clamp_min(1e-9)
+    # What the line leaves may be nothing but rounding (a lure that gives one image for all, whose logits even cancel to 0): nothing shall then hang on it.
+    rounding = ROUNDING**2 * torch.maximum(m.square().mean(), mop.square().mean())
+    ridge = torch.maximum(1e-9 * covariance.diagonal().mean(), rounding).clamp_min(1e-18)
     precision = torch.linalg.inv(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64)).contiguous()
     raw = Reference(temperature, line, precision, torch.ones(2, dtype=torch.float64))
-    return Reference(temperature, line, precision, _parts(m, mop, raw).quantile(0.99, dim=0).clamp_min(1e-12))
+    return Reference(temperature, line, precision, _parts(m, mop, raw).quantile(0.99, dim=0).maximum(LEAST))
 
 
 def doubt(m: Logits) -> PerImage:
