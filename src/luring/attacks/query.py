@@ -74,12 +74,13 @@ def square(
             window = ((rows >= top) & (rows < top + side))[:, None, :, None]
             window = window & ((columns >= left) & (columns < left + side))[:, None, None, :]
             old = asked.images[which]
-            new, same = old.clone(), torch.ones(len(which), dtype=torch.bool, device=x.device)
+            new, left = old.clone(), torch.arange(len(which), device=x.device)
             for _ in range(REDRAWS):
-                colours = torch.clamp(x[which] + eps * signs(len(which), channels, 1, 1), low[which], high[which])
-                new = torch.where(same.view(-1, 1, 1, 1) & window, colours, new)
-                same = (new == old).flatten(1).all(1)
-                if not bool(same.any()):
+                own, drawn = which[left], signs(len(which), channels, 1, 1)
+                colours = torch.clamp(x[own] + eps * drawn[left], low[own], high[own])
+                new[left] = torch.where(window[left], colours, old[left])
+                left = left[(new[left] == old[left]).flatten(1).all(1)]
+                if not len(left):
                     break
             asked.try_(new, which)
     return asked.result()
