@@ -135,9 +135,8 @@ def art(model: nn.Module, steps: int) -> Mapping[str, Run]:
 def adv_lib(model: nn.Module, steps: int) -> Mapping[str, Run]:
     """Of adversarial-library, which has none of the others."""
     name_operators()
-    sys.modules.setdefault(
-        "visdom", ModuleType("visdom")
-    )  # a server of plots: its attacks name it in annotations alone
+    # A server of plots, which its attacks name in annotations alone.
+    sys.modules.setdefault("visdom", ModuleType("visdom"))
     from adv_lib.attacks import pgd_linf
 
     return {"pgd": lambda x, y: pgd_linf(model, x, y, EPS, steps=steps, absolute_step_size=STEP)}

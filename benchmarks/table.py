@@ -134,6 +134,8 @@ CLASSIFIERS = {
 }
 """Folders of `classifiers.py`."""
 
+KEYS = ("ac_mop", "ac_m", "dac")
+
 
 def classifiers(folder: Path) -> str:
     """The table of results/README.md: classifiers of other libraries, protected and attacked."""
@@ -147,8 +149,6 @@ def classifiers(folder: Path) -> str:
         lines.append([shown, f"{right['base']:.3f}", f"{right['luring']:.3f}", f"{attacked['mim']['eps']:g}", *cells])
     return as_table(head, lines, names=1)
 
-
-KEYS = ("ac_mop", "ac_m", "dac")
 
 if __name__ == "__main__":
     stored, root = rows.read(Path(__file__).parent / "rows.jsonl"), Path(__file__).parents[1]

@@ -68,9 +68,14 @@ def assert_same(model, x=X):
         assert (ours - own).norm() <= 1e-9 * own.norm() + 1e-12
 
 
+def graph_of(callable_):
+    """The graph in what `quick` gave."""
+    return next(cell.cell_contents for cell in callable_.__closure__ if isinstance(cell.cell_contents, fx.GraphModule))
+
+
 def parts(callable_):
     """The layers of what `quick` gave, in order."""
-    graph = next(cell.cell_contents for cell in callable_.__closure__ if isinstance(cell.cell_contents, fx.GraphModule))
+    graph = graph_of(callable_)
     modules = dict(graph.named_modules())
     return [type(modules[str(node.target)]).__name__ for node in graph.graph.nodes if node.op == "call_module"]
 
@@ -92,10 +97,7 @@ def test_kernels_on_grey_images_are_turned_and_the_models_own_are_not():
     assert_same(model, x)
     model, x = model.float(), x.float()
     own = [part.weight.stride() for part in model if isinstance(part, nn.Conv2d)]
-    graph = next(
-        cell.cell_contents for cell in quick(model, x).__closure__ if isinstance(cell.cell_contents, fx.GraphModule)
-    )
-    turned = [part.weight for part in graph.modules() if isinstance(part, nn.Conv2d)]
+    turned = [part.weight for part in graph_of(quick(model, x)).modules() if isinstance(part, nn.Conv2d)]
     assert len(turned) == 2
     assert not turned[1].is_contiguous()
     assert [part.weight.stride() for part in model if isinstance(part, nn.Conv2d)] == own

@@ -8,7 +8,7 @@ from luring.answers import check_logits
 from luring.attacks import checks, watched
 from luring.attacks.balls import TINY, linf
 from luring.attacks.forms import like, shown, working
-from luring.attacks.objectives import own
+from luring.attacks.objectives import own, wrong_classes
 from luring.attacks.quick import quick
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
@@ -56,10 +56,9 @@ def fab(model: Classifier, x: Images, y: Labels, *, eps: float, steps: int, targ
         model = shown(quick(model, given), given)
         logits = answers.logits(model, x)
         checks.labels(y, logits.shape[1])
-        wanted = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         wrong = logits.argmax(1) != y
         best, nearest = x.clone(), x.new_full((len(x),), torch.inf).masked_fill(wrong, 0)
-        for classes in wanted[:, : min(targets, logits.shape[1] - 1)].unbind(1):
+        for classes in wrong_classes(logits, y, targets):
             left = (nearest > eps).nonzero().squeeze(1)
             if not len(left):
                 break
@@ -82,17 +81,22 @@ def _walk(model: Classifier, x: Tensor, y: Tensor, wanted: Tensor, steps: int) -
         lead = lead.detach().to(x.dtype)
         near = _to_plane(images, slope, -lead)
         far = _to_plane(x, slope, -lead - (slope * (x - images)).flatten(1).sum(1))
-        lengths = [part.flatten(1).abs().amax(1) for part in (near, far)]
-        share = (lengths[0] / (lengths[0] + lengths[1]).clamp_min(TINY)).clamp_max(BIAS).view(-1, 1, 1, 1)
+        own_length, clean_length = _length(near), _length(far)
+        share = (own_length / (own_length + clean_length).clamp_min(TINY)).clamp_max(BIAS).view(-1, 1, 1, 1)
         images = ((1 - share) * (images + OVERSHOOT * near) + share * (x + OVERSHOOT * far)).clamp_(0, 1)
         watched.step(images)
         with torch.no_grad():
             fooled = check_logits(model(images), len(images)).argmax(1) != y
-        distance = (images - x).flatten(1).abs().amax(1)
+        distance = _length(images - x)
         closer = fooled & (distance < nearest)
         best[closer], nearest[closer] = images[closer], distance[closer]
         images = torch.where(fooled.view(-1, 1, 1, 1), x + BACK * (images - x), images)
     return best, nearest
+
+
+def _length(step: Tensor) -> Tensor:
+    """In l∞, [batch]."""
+    return step.flatten(1).abs().amax(1)
 
 
 def _to_plane(images: Tensor, slope: Tensor, rise: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from luring.answers import check_logits
 from luring.attacks import checks, watched
 from luring.attacks.balls import BALLS, Ball
 from luring.attacks.forms import like, shown, working
-from luring.attacks.objectives import OBJECTIVES, difference_of_logits_towards, margin
+from luring.attacks.objectives import OBJECTIVES, difference_of_logits_towards, margin, wrong_classes
 from luring.attacks.quick import quick
 from luring.frozen import frozen
 from luring.types import Classifier, Images, Labels
@@ -107,10 +107,7 @@ def apgd_t(
         return x.clone()
     logits = answers.logits(model, x)
     checks.labels(y, logits.shape[1])
-    # The label has no place among the wanted, whatever its logit.
-    wanted = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
-    towards = wanted[:, : min(targets, logits.shape[1] - 1)].unbind(1)
-    rounds: list[Round] = [(difference_of_logits_towards, classes) for classes in towards]
+    rounds: list[Round] = [(difference_of_logits_towards, classes) for classes in wrong_classes(logits, y, targets)]
     return apgd_by(model, x, y, rounds, eps=eps, steps=steps, norm=norm, generator=generator)
 
 

@@ -17,6 +17,13 @@ def others(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -torch.inf)
 
 
+def wrong_classes(logits: Tensor, labels: Tensor, most: int) -> tuple[Tensor, ...]:
+    """The classes that an image could be taken for, the likeliest first, [batch] each; all where there are no more than `most`."""
+    # The label has no place among them, whatever its logit.
+    order = others(logits, labels).argsort(1, descending=True)
+    return order[:, : min(most, logits.shape[1] - 1)].unbind(1)
+
+
 def cross_entropy(logits: Logits, labels: Labels) -> PerImage:
     """Cross-entropy as an attack sees it, log((1 − p_y) / p_y): it never saturates.
 

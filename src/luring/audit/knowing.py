@@ -16,7 +16,7 @@ from torch import Tensor
 from luring import answers
 from luring.attacks import apgd_by
 from luring.attacks.autopgd import Round
-from luring.attacks.objectives import cross_entropy, difference_of_logits_towards, margin
+from luring.attacks.objectives import cross_entropy, difference_of_logits_towards, margin, others, wrong_classes
 from luring.audit.defence import Defence, Policy
 from luring.audit.tries import Crafted, Setting, Try, named
 from luring.types import Labels, PerImage
@@ -86,7 +86,7 @@ class Joint:
             suspicion = self.policy.suspicion(m, other)
             room = (self.policy.threshold - suspicion) / max(self.policy.threshold, TINY)
             return torch.minimum(margin(m, labels), torch.where(room == 0, TINY, room).to(m.dtype))
-        gaps = [_lead(part).scatter(1, labels[:, None], -torch.inf) for part in (m, other)]
+        gaps = [others(_lead(part), labels) for part in (m, other)]
         return torch.minimum(*gaps).amax(1)
 
 
@@ -151,10 +151,9 @@ def crafted(
     """Examples of the joint attack; the images, labels and result on the networks' device. With `enough`, an image is done once it fools the policy."""
     attack, budget = Joint(policy), setting.budget
     m = answers.logits(defence.answer, x)
-    wanted = m.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
     rounds: list[Round] = [
         (attack.objective(objective), classes)
-        for classes in wanted[:, : budget.targets].unbind(1)
+        for classes in wrong_classes(m, y, budget.targets)
         for objective in budget.joint
     ]
     return apgd_by(
