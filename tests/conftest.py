@@ -23,14 +23,14 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of small networks, fitted to the digits for a moment, whose guard rejects one clean image in ten."""
-    from luring import bundle, data, guard, networks, training
+    from luring import bundle, data, guard, lures, networks, training
 
     folder = tmp_path_factory.mktemp("calibrated")
     torch.manual_seed(0)
     digits = data.load("digits")
     target = networks.plain_target(digits.shape, 10)
     training.classifier(target, digits.train, digits.validation, schedule=training.Schedule(40, lr=5e-3))
-    lure = networks.plain_lure(digits.shape, 8)
+    lure = lures.plain_lure(digits.shape, 8)
     moment = training.Schedule(80, lr=1e-2)
     training.lure(lure, target, digits.train.images, digits.validation.images, lam=0.1, gap_max=15.0, schedule=moment)
     decoy = networks.compose(lure, target)

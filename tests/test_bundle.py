@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from luring import architectures, bundle, networks
+from luring import architectures, bundle, lures, networks
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -16,7 +16,7 @@ CONFIG = {"target": "plain", "lure": "plain-2", "shape": list(SHAPE), "classes":
 @pytest.fixture
 def made():
     torch.manual_seed(1)
-    return networks.plain_target(SHAPE, CLASSES).eval(), networks.plain_lure(SHAPE, 2).eval()
+    return networks.plain_target(SHAPE, CLASSES).eval(), lures.plain_lure(SHAPE, 2).eval()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_statistics_of_batch_normalisation_and_channels_last_come_back(tmp_path)
 
 def test_saving_again_replaces(folder, made):
     target, _ = made
-    other = networks.plain_lure(SHAPE, 2)
+    other = lures.plain_lure(SHAPE, 2)
     bundle.save(folder, target, other, CONFIG)
     assert bundle.digest(bundle.load(folder).lure) == bundle.digest(other)
     assert len(list(folder.iterdir())) == 3, "no temporary file is left"
@@ -137,7 +137,7 @@ def test_networks_of_ones_own_are_given_never_looked_up(tmp_path):
         def forward(self, x):
             return self.layer(x.flatten(1))
 
-    target, lure = Own(), networks.plain_lure(SHAPE, 2)
+    target, lure = Own(), lures.plain_lure(SHAPE, 2)
     bundle.save(tmp_path, target, lure, CONFIG | {"target": "os:getcwd"})
     refused(tmp_path, "no target 'os:getcwd'")
     fresh, x = Own().train(), torch.rand(2, *SHAPE)
@@ -146,7 +146,7 @@ def test_networks_of_ones_own_are_given_never_looked_up(tmp_path):
     assert not found.target.training
     bundle.save(tmp_path, target, lure, CONFIG | {"target": "os:getcwd", "lure": "os:getcwd"})
     refused(tmp_path, "no lure 'os:getcwd'", target=Own())
-    found = bundle.load(tmp_path, target=Own(), lure=networks.plain_lure(SHAPE, 2))
+    found = bundle.load(tmp_path, target=Own(), lure=lures.plain_lure(SHAPE, 2))
     assert torch.equal(found.lure(x), lure(x))
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import luring
-from luring import bundle, cli, networks
+from luring import bundle, cli, lures, networks
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -91,7 +91,7 @@ def test_the_tutorial(here, monkeypatch, capsys):
 
 def test_the_page_of_bundles(here, capsys):
     torch.manual_seed(0)
-    target, lure = networks.plain_target((1, 8, 8), 3), networks.plain_lure((1, 8, 8), 2)
+    target, lure = networks.plain_target((1, 8, 8), 3), lures.plain_lure((1, 8, 8), 2)
     config = {"target": "plain", "lure": "plain-2", "shape": [1, 8, 8], "classes": ["a", "b", "c"], "metrics": {"n": 3}}
     bundle.save(here / "bundle", target, lure, config)
     ((_, code),) = examples("bundle.md")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from luring import layout, networks, training
+from luring import layout, lures, networks, training
 from luring.schedule import Schedule
 
 torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def test_a_fit_sees_its_target_turned_and_leaves_it_as_it_was():
     target[2].register_forward_pre_hook(lambda layer, _: seen.append(layer.weight.is_contiguous()))
     images = torch.rand(16, 1, 8, 8)
     training.lure(
-        networks.plain_lure((1, 8, 8), 4),
+        lures.plain_lure((1, 8, 8), 4),
         target,
         images,
         images,

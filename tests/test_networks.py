@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from luring import architectures, cost, networks
+from luring import architectures, cost, lures, networks
 from luring.errors import InputError
 
 torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def test_the_lure_auto_costs_at_most_its_share_and_the_next_wider_more(shape, ta
     assert (same, list(again.state_dict())) == (name, list(lure.state_dict()))
     assert max(shape[1:]) <= 64 * fold
     wider = [w for w in networks.WIDTHS if w > width]
-    assert not wider or cost.multiply_adds(networks.plain_lure(shape, wider[-1], fold), shape) > budget
+    assert not wider or cost.multiply_adds(lures.plain_lure(shape, wider[-1], fold), shape) > budget
 
 
 def test_attention_is_counted_also_where_pytorch_fuses_it():
@@ -142,14 +142,14 @@ def test_attention_is_counted_also_where_pytorch_fuses_it():
 @pytest.mark.parametrize("fold", [2, 4])
 def test_a_folded_lure_keeps_every_pixel_in_its_place(shape, fold):
     x = torch.rand(2, *shape)
-    assert torch.equal(networks.Folded(nn.Identity(), fold)(x), x)
-    lure = networks.plain_lure(shape, 2, fold)
+    assert torch.equal(lures.Folded(nn.Identity(), fold)(x), x)
+    lure = lures.plain_lure(shape, 2, fold)
     assert lure(x).shape == x.shape
     assert 0 <= lure(x).min() <= lure(x).max() <= 1
 
 
 def test_the_decoy_is_the_target_behind_the_lure():
-    target, lure = networks.plain_target((1, 8, 8), 3), networks.plain_lure((1, 8, 8), 2)
+    target, lure = networks.plain_target((1, 8, 8), 3), lures.plain_lure((1, 8, 8), 2)
     decoy, x = networks.compose(lure, target), torch.rand(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(decoy(x), target(lure(x)))
@@ -217,7 +217,7 @@ def test_a_lure_that_is_none_is_refused(change, says):
 
 
 def test_a_lure_that_is_one_is_left_as_it_was():
-    lure = networks.plain_lure((3, 5, 5), 2).train()
+    lure = lures.plain_lure((3, 5, 5), 2).train()
     networks.check_lure(lure, torch.rand(2, 3, 5, 5))
     assert lure.training
     assert all(parameter.requires_grad for parameter in lure.parameters())

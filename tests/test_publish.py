@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from luring import architectures, bundle, cli, data, networks, publish, training
+from luring import architectures, bundle, cli, data, lures, networks, publish, training
 from luring.errors import InputError
 from luring.training import Schedule
 from luring.weights import digest, halved
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, digits):
     training.classifier(
         target, digits.train, digits.validation, schedule=Schedule(60, lr=3e-3, validations=1), show=False
     )
-    lure = networks.plain_lure(digits.shape, 4)
+    lure = lures.plain_lure(digits.shape, 4)
     quick = Schedule(30, lr=3e-3, validations=1)
     training.lure(lure, target, digits.train.images, digits.validation.images, lam=0.3, schedule=quick, show=False)
     decoy = networks.compose(lure, target)
@@ -144,7 +144,7 @@ def test_pictures_are_scaled_as_they_were_for_the_fit(tmp_path, run, monkeypatch
         Image.fromarray(values).save(tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png")
     taken = data.Taken(data.Scaling(8, 8), always=True)
     images = data.load(str(tmp_path / "pictures"), taken=taken, progress=False)
-    target, lure = networks.make_target("plain", (1, 8, 8), 2).eval(), networks.plain_lure((1, 8, 8), 4).eval()
+    target, lure = networks.make_target("plain", (1, 8, 8), 2).eval(), lures.plain_lure((1, 8, 8), 4).eval()
     decoy = networks.compose(lure, target)
     config = bundle.describe(images, target, lure, decoy, names=("plain", "plain-4"), method="luring", settings={})
     bundle.save(tmp_path / "b", target, lure, config)

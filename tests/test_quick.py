@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from luring import architectures, networks
+from luring import architectures, lures, networks
 from luring.attacks import ensemble, pgd
 from luring.attacks.quick import AFTER, _say, quick
 from luring.audit.suspicious import cuts
@@ -215,7 +215,7 @@ def test_a_target_with_its_preprocessing_is_folded_and_cut_at_its_layers(preproc
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 10)
     )
     target = Preprocessed(own, preprocessing)
-    decoy = lived(networks.compose(networks.plain_lure(shape, 4), target))
+    decoy = lived(networks.compose(lures.plain_lure(shape, 4), target))
     x = rand(4, *shape, dtype=torch.float32)
     with caplog.at_level(logging.INFO, "luring"):
         faster = quick(decoy, x)
@@ -228,9 +228,9 @@ def test_a_target_with_its_preprocessing_is_folded_and_cut_at_its_layers(preproc
 
 @pytest.mark.parametrize("side", [20, 21])
 def test_a_lure_that_folds_squares_is_traced(side, monkeypatch):
-    monkeypatch.setattr(networks.Folded, "forward", inspect.unwrap(networks.Folded.forward))
+    monkeypatch.setattr(lures.Folded, "forward", inspect.unwrap(lures.Folded.forward))
     shape = (3, side, side)
-    decoy = lived(networks.compose(networks.plain_lure(shape, 8, 2), networks.plain_target(shape, 10)))
+    decoy = lived(networks.compose(lures.plain_lure(shape, 8, 2), networks.plain_target(shape, 10)))
     x = rand(4, *shape, dtype=torch.float32)
     faster = quick(decoy, x)
     assert faster is not decoy

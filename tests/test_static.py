@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import answers, data, metrics, networks, recipes, static, training, transfer
+from luring import answers, data, gap, lures, metrics, networks, recipes, static, training, transfer
 from luring.attacks import preset
 from luring.attacks.objectives import margin
 from luring.errors import InputError
@@ -27,7 +27,7 @@ def test_a_linear_targets_are_the_signs_of_its_weights_difference(seed, eps):
     target, x = linear(generator), torch.rand(6, 1, 3, 4, generator=generator)
     label, other = target(x).topk(2, dim=1).indices.unbind(1)
     torch.manual_seed(seed)
-    found = static.examples(target, x, label, other, eps=eps)
+    found = static.examples(x, gap.slope(target, x, label, other), eps=eps)
     torch.manual_seed(seed)
     radius = eps * torch.rand(6, 1, 1, 1)
     weight = target[1].weight
@@ -54,7 +54,7 @@ def test_they_bring_the_target_nearer_to_its_runner_up(digits, target):
     x = answers.prepare(digits.test.images[:200], target)
     label, other = target(x).topk(2, dim=1).indices.unbind(1)
     torch.manual_seed(0)
-    found = static.examples(target, x, label, other, eps=0.3)
+    found = static.examples(x, gap.slope(target, x, label, other), eps=0.3)
     assert float((margin(target(found), label) > margin(target(x), label)).double().mean()) >= 0.98
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
@@ -62,7 +62,7 @@ def test_they_bring_the_target_nearer_to_its_runner_up(digits, target):
 
 def fitted(digits, target, **asked):
     torch.manual_seed(0)
-    lure = networks.plain_lure(digits.shape, 8)
+    lure = lures.plain_lure(digits.shape, 8)
     training.lure(
         lure,
         target,
@@ -100,16 +100,21 @@ def test_a_radius_that_cannot_be_is_refused(digits, target, eps):
 
 
 def test_an_autoencoder_is_not_fitted_on_them(digits, target):
-    with pytest.raises(InputError, match="another method than 'auto'"):
+    with pytest.raises(InputError, match="learns nothing from M"):
         fitted(digits, target, static_eps=0.1, method="auto")
 
 
 class TestRecipes:
     def test_the_paper_asks_for_the_papers_loss(self):
-        assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None}
+        assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None, "align": None}
 
     def test_what_is_given_stands_in_place_of_the_recipes_own(self):
-        assert recipes.asked("strong", lam=0.1, eps=0.05) == {"lam": 0.1, "gap_max": 15.0, "static_eps": 0.05}
+        assert recipes.asked("strong", lam=0.1, eps=0.05) == {
+            "lam": 0.1,
+            "gap_max": 15.0,
+            "static_eps": 0.05,
+            "align": None,
+        }
 
     def test_a_radius_for_a_recipe_without_is_refused(self):
         with pytest.raises(InputError, match="knows no radius"):

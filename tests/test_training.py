@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from luring import answers, data, loop, networks, progress, training
+from luring import answers, data, loop, lures, networks, progress, training
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.training import Schedule
@@ -387,7 +387,7 @@ def test_the_state_of_other_settings_is_refused(tmp_path, trained):
 def test_the_state_of_another_network_is_refused(tmp_path, trained):
     fit_lure(None, trained, state=tmp_path / "state")
     with pytest.raises(InputError) as caught:
-        fit_lure(networks.plain_lure((1, 6, 6), 2), trained, state=tmp_path / "state")
+        fit_lure(lures.plain_lure((1, 6, 6), 2), trained, state=tmp_path / "state")
     assert "\n" not in str(caught.value)
 
 
@@ -414,7 +414,7 @@ def test_luring_makes_attacks_on_the_decoy_noticed():
     decoys = {}
     for method in ("c_e", "luring"):
         torch.manual_seed(0)
-        lure = networks.plain_lure(digits.shape, 16)
+        lure = lures.plain_lure(digits.shape, 16)
         schedule = Schedule(800, lr=3e-3)
         training.lure(
             lure,

@@ -1,6 +1,6 @@
 """Luring: a lure in front of a trained classifier, so that adversarial examples made on the pair do not fool the classifier.
 
-`fit`, `Guard` and `load` are the library in three calls. `luring.data`, `luring.targets`, `luring.networks`, `luring.losses`, `luring.training`,
+`fit`, `Guard` and `load` are the library in three calls. `luring.data`, `luring.targets`, `luring.networks`, `luring.lures`, `luring.losses`, `luring.training`,
 `luring.attacks`, `luring.metrics`, `luring.transfer`, `luring.guard` and `luring.bundle` are the rooms; the README shows them at work.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from luring.errors import InputError
 
 if TYPE_CHECKING:
-    from luring import attacks, bundle, data, guard, losses, metrics, networks, targets, training, transfer
+    from luring import attacks, bundle, data, guard, losses, lures, metrics, networks, targets, training, transfer
     from luring.bundle import load
     from luring.protect import Guard, fit
 
@@ -26,6 +26,7 @@ __all__ = [
     "guard",
     "load",
     "losses",
+    "lures",
     "metrics",
     "networks",
     "targets",

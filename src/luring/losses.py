@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luring.gap import picked
 from luring.types import Images, Labels, Logits
 
 
@@ -30,15 +31,15 @@ def luring(
     Returns:
         A scalar.
     """
-    gap = _pick(decoy, label) - _pick(decoy, runner_up)
+    gap = picked(decoy, label) - picked(decoy, runner_up)
     if gap_max is not None:
         gap = gap.clamp_max(gap_max)
-    return (-lam * gap + (_highest_other(decoy, label) - _pick(decoy, label)).clamp_min(0)).mean()
+    return (-lam * gap + (_highest_other(decoy, label) - picked(decoy, label)).clamp_min(0)).mean()
 
 
 def luring_alt(decoy: Logits, label: Labels) -> Tensor:
     """The alternative L' of §3.2: −(ℓP_label − ℓP_b), the gap to the decoy's own runner-up b."""
-    return (_highest_other(decoy, label) - _pick(decoy, label)).mean()
+    return (_highest_other(decoy, label) - picked(decoy, label)).mean()
 
 
 def c_e(decoy: Logits, target: Logits) -> Tensor:
@@ -54,10 +55,6 @@ def c_e(decoy: Logits, target: Logits) -> Tensor:
 def auto(restored: Images, images: Images) -> Tensor:
     """Binary cross-entropy of P(x) to x, a mean over all values: the baseline 'Auto' of §4.2."""
     return F.binary_cross_entropy(restored, images)
-
-
-def _pick(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def _highest_other(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Targets and lures by name: the paper's (`luring.architectures`), and ones for other images.
+"""Targets and lures by name: the paper's (`luring.architectures`), and ones for other images (`luring.lures`).
 
 Every network takes images in [0, 1], [batch, channels, height, width]. A target gives logits, a lure an image of the same shape.
 """
@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from luring import architectures
 from luring.cost import multiply_adds
 from luring.errors import InputError
 from luring.frozen import frozen
+from luring.lures import plain_lure, residual_lure
 from luring.types import Shape
 
 
@@ -41,57 +41,6 @@ def plain_target(shape: Shape, classes: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(128, classes),
     )
-
-
-def plain_lure(shape: Shape, width: int, fold: int = 1) -> nn.Module:
-    """A lure for images of any size: an autoencoder of five 3×3 convolutions at full and half resolution.
-
-    Args:
-        shape: of the images, each side at least 2 · `fold`.
-        width: channels at full resolution; twice as many at half.
-        fold: where it is above 1, squares of `fold` by `fold` pixels are one place with so many more channels (Shi et al. 2016), and the
-            autoencoder works on those: resolution and cost fall, no pixel is thrown away before the first convolution.
-    """
-    channels, height, image_width = shape[0] * fold**2, -(-shape[1] // fold), -(-shape[2] // fold)
-    inner = nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-        nn.ReLU(),
-        nn.Upsample(size=(height, image_width)),
-        nn.Conv2d(2 * width, width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(width, channels, 3, padding=1),
-        nn.Sigmoid(),
-    )
-    return inner if fold == 1 else Folded(inner, fold)
-
-
-class Folded(nn.Module):
-    """A lure that sees squares of pixels as places; sides that `fold` does not divide are continued by their last pixels."""
-
-    def __init__(self, inner: nn.Module, fold: int) -> None:
-        super().__init__()
-        self.inner, self.fold = inner, fold
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[batch, channels, height, width] to the same."""
-        height, width = images.shape[-2:]
-        squares = F.pixel_unshuffle(_continued(images, self.fold), self.fold)
-        return F.pixel_shuffle(self.inner(squares), self.fold)[..., :height, :width]
-
-
-def _continued(images: Tensor, fold: int) -> Tensor:
-    """Images whose sides `fold` divides, by repeating their last pixels."""
-    below, right = (-side % fold for side in images.shape[-2:])
-    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
-
-
-# What it does depends on the images' shape: a trace keeps it whole.
-fx.wrap("_continued")
 
 
 WIDTHS = (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
@@ -159,7 +108,8 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     """A lure by name, with fresh weights, and the name that makes the same one again.
 
     Args:
-        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, or `plain-WIDTH-FOLD`.
+        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (a plain one as wide as `share` allows), `plain-WIDTH`, `residual-WIDTH`, or one of
+            these with `-FOLD`.
         target: the network it will stand in front of.
         shape: of the images.
         share: of the target's multiply-adds that `auto` may cost.
@@ -169,22 +119,28 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     """
     if name in LURES:
         return LURES[name](shape), name
-    width, fold = widest(target, shape, share=share) if name == "auto" else _numbers(name)
+    kind, width, fold = ("plain", *widest(target, shape, share=share)) if name == "auto" else _numbers(name)
     if min(shape[1:]) < 2 * fold:
         raise InputError(
             f"the lure '{name}' is for images of {2 * fold} by {2 * fold} or more, not {shape[1]} by {shape[2]}: take the lure 'auto'."
         )
-    return plain_lure(shape, width, fold), f"plain-{width}" + (f"-{fold}" if fold > 1 else "")
+    return BY_WIDTH[kind](shape, width, fold), f"{kind}-{width}" + (f"-{fold}" if fold > 1 else "")
 
 
-def _numbers(name: str) -> tuple[int, int]:
-    """Width and fold in the name of a plain lure."""
-    found = re.fullmatch(r"plain-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
+BY_WIDTH: Mapping[str, Callable[[Shape, int, int], nn.Module]] = MappingProxyType(
+    {"plain": plain_lure, "residual": residual_lure}
+)
+"""Lures for images of any size: a function of the images' shape, width and fold."""
+
+
+def _numbers(name: str) -> tuple[str, int, int]:
+    """Kind, width and fold in the name of a lure for images of any size."""
+    found = re.fullmatch(r"(plain|residual)-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
     if found is None:
         raise InputError(
-            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, or module:function."
+            f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, residual-WIDTH, or module:function."
         )
-    return int(found[1]), int(found[2] or 1)
+    return found[1], int(found[2]), int(found[3] or 1)
 
 
 LURES: Mapping[str, Callable[[Shape], nn.Module]] = MappingProxyType(

@@ -7,13 +7,16 @@ from typing import Literal, TypeAlias, TypedDict
 
 from luring.errors import InputError
 
-Name: TypeAlias = Literal["paper", "strong"]
+Name: TypeAlias = Literal["paper", "strong", "aligned"]
 
 EPS = 0.1
-"""Radius of the recipe `strong`, where none is given."""
+"""Radius of the recipes with adversarial examples of M, where none is given."""
 
 GAP_MAX = 15.0
-"""Bound on the gap of the recipe `strong`, in logits."""
+"""Bound on the gap of the recipes beside the paper's, in logits."""
+
+ALIGN = 3.0
+"""Weight of the penalty of the recipe `aligned`."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,21 @@ class Recipe:
         lam: λ, the weight of the gap.
         gap_max: bound on the gap in logits; `None` is the paper's loss.
         static: whether the lure is fitted on M's adversarial examples, too (`luring.static`).
+        align: weight of the penalty on gradients that agree with M's (`luring.alignment`); `None` is without.
     """
 
     lam: float
     gap_max: float | None
-    static: bool
+    static: bool = False
+    align: float | None = None
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {"paper": Recipe(1.0, None, False), "strong": Recipe(1.0, GAP_MAX, True)}
+    {
+        "paper": Recipe(1.0, None),
+        "strong": Recipe(1.0, GAP_MAX, static=True),
+        "aligned": Recipe(1.0, GAP_MAX, static=True, align=ALIGN),
+    }
 )
 """By name: the paper's, and what came of the trials (docs/research.md)."""
 
@@ -43,6 +52,7 @@ class Asked(TypedDict):
     lam: float
     gap_max: float | None
     static_eps: float | None
+    align: float | None
 
 
 def check_radius(eps: float) -> None:
@@ -55,6 +65,16 @@ def check_radius(eps: float) -> None:
         raise InputError(
             f"a lure cannot be fitted on adversarial examples of M up to eps {eps:g}: give a radius above 0, 1 at most."
         )
+
+
+def check_weight(align: float) -> None:
+    """Refuse a weight of the penalty on aligned gradients that asks for nothing, or for the opposite.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if not 0 < align < float("inf"):
+        raise InputError(f"the weight of the alignment's penalty is {align:g}: give one above 0, {ALIGN:g} say.")
 
 
 def asked(
@@ -85,11 +105,12 @@ def asked(
         )
     recipe = RECIPES[name]
     if eps is not None and not recipe.static:
-        raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take the recipe 'strong'.")
+        raise InputError(f"the recipe '{name}' knows no radius: leave eps out, or take another recipe.")
     if eps is not None:
         check_radius(eps)
     return {
         "lam": recipe.lam if lam is None else lam,
         "gap_max": recipe.gap_max if gap_max is None else gap_max,
         "static_eps": (EPS if eps is None else eps) if recipe.static else None,
+        "align": recipe.align,
     }

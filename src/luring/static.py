@@ -7,28 +7,19 @@ model that sees the examples is protected, here the one that they come from.
 
 import torch
 
-from luring.types import Classifier, Images, Labels
+from luring.types import Images
 
 
-def examples(target: Classifier, images: Images, label: Labels, runner_up: Labels, *, eps: float) -> Images:
+def examples(images: Images, slope: Images, *, eps: float) -> Images:
     """Images moved by one step of FGSM on M from its label towards its runner-up, each by a radius of its own.
 
-    By the gap of the two logits, not by the cross-entropy, whose gradient is lost where M is sure.
-
     Args:
-        target: M, images to logits, whose parameters need no gradient.
         images: clean images, [batch, channels, height, width], values in [0, 1].
-        label: M(x), [batch].
-        runner_up: the classes of M's second highest logits, [batch].
+        slope: M's gradient at them (`luring.gap.slope`).
         eps: largest radius of the l∞ ball; radii are drawn uniformly from 0 to it, from PyTorch's own generator.
 
     Returns:
         Images in [0, 1] within `eps` of the given ones, without a gradient.
     """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        logits = target(leaf)
-        gap = logits.gather(1, runner_up[:, None]) - logits.gather(1, label[:, None])
-        (slope,) = torch.autograd.grad(gap.sum(), leaf)
     radius = eps * torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
     return (images + radius * slope.sign()).clamp_(0, 1).detach()

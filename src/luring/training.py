@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, layout, loop, losses, processes, recipes, static
+from luring import alignment, answers, gap, layout, loop, losses, processes, recipes, static
 from luring.augment import Moves
 from luring.data import Split
 from luring.errors import InputError
@@ -25,6 +25,9 @@ __all__ = ["Fitted", "Log", "Method", "Schedule", "classifier", "lure"]
 
 Method: TypeAlias = Literal["luring", "luring_alt", "c_e", "auto"]
 """Ways to fit a lure to a target; the fourth of the paper, Stack, is `classifier` on lure and target together."""
+
+LOOKED_AT = 1000
+"""Validation images that the loss is looked at on, where gradients are a part of it."""
 
 
 def classifier(
@@ -120,6 +123,7 @@ def lure(
     lam: float = 1.0,
     gap_max: float | None = None,
     static_eps: float | None = None,
+    align: float | None = None,
     truth: Tensor | None = None,
     schedule: Schedule,
     seed: int = 0,
@@ -135,12 +139,15 @@ def lure(
         network: the lure, images to images of the same shape in [0, 1]; ends with the best weights and in evaluation mode.
         target: images to logits; left as it was found.
         train: images, [n, channels, height, width], bytes or floats in [0, 1].
-        validation: images for choosing the state that is kept: the one with the highest agreement with the target.
+        validation: images for choosing the state that is kept: the one with the highest agreement with the target, if nothing else is said.
         method: `luring` (Equation 1), `luring_alt` (L' of §3.2), `c_e`, or `auto` (an autoencoder, best validation loss kept).
         lam: λ of the luring loss.
         gap_max: bound on its gap in logits; `None` is the paper's loss.
         static_eps: not in the paper: each batch is joined by adversarial examples of M alone (`luring.static`), up to this radius, made from half
             of its images, and the decoy is asked for the same there; not for `auto`. `None` is without.
+        align: not in the paper: weight of the penalty on how far the decoy's gradient points where M's does (`luring.alignment`), on half of
+            each batch; not for `auto`. The state kept is then the one with the lowest loss: agreement is highest before anything is learnt,
+            where the lure begins as the identity. `None` is without.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -155,16 +162,18 @@ def lure(
     """
     if static_eps is not None:
         recipes.check_radius(static_eps)
-        if method == "auto":
-            raise InputError(
-                "a lure by 'auto' cannot be fitted on adversarial examples of M: give another method than 'auto', or no radius."
-            )
+    if align is not None:
+        recipes.check_weight(align)
+    if method == "auto" and (static_eps, align) != (None, None):
+        raise InputError(
+            "a lure by 'auto' learns nothing from M, neither from its adversarial examples nor from its gradient: give another method, or leave these out."
+        )
     crew = processes.here()
     train, validation = (_placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
     with crew.together(loop.kept(state)):
-        wanted = _asked(crew, answers.labels, target, validation)
+        wanted, likely = _asked(crew, _two_best, target, validation).unbind(1)
         if method == "auto":  # learns nothing from the target
             top, first, second = None, wanted, wanted
         elif method == "c_e":
@@ -175,39 +184,59 @@ def lure(
             first, second = _asked(crew, _two_best, target, train).unbind(1)
     decoy = nn.Sequential(network, target)
 
-    def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
-        if static_eps is not None:
-            few = index[: -(-len(index) // 2)]
-            moved = static.examples(target, images[: len(few)], first[few], second[few], eps=static_eps)
-            images, index = torch.cat([images, moved]), torch.cat([index, few])
-        seen = net(images)
-        if method == "auto":
-            return losses.auto(seen.float(), images)
-        logits = target(seen).float()
+    def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None = None) -> Tensor:
         if method == "luring":
-            return losses.luring(logits, first[index], second[index], lam=lam, gap_max=gap_max)
+            return losses.luring(logits, label, runner_up, lam=lam, gap_max=gap_max)
         if method == "luring_alt":
-            return losses.luring_alt(logits, first[index])
-        assert top is not None
-        return losses.c_e(logits, top[index])
+            return losses.luring_alt(logits, label)
+        assert told is not None
+        return losses.c_e(logits, told)
+
+    def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        if method == "auto":
+            return losses.auto(net(images).float(), images)
+        few = index[: -(-len(index) // 2)]
+        own, aligned, every = images[: len(few)], torch.zeros(()), index
+        if static_eps is not None or align is not None:
+            toward = gap.slope(target, own, first[few], second[few])
+            if align is not None:
+                other = gap.slope(lambda x: target(net(x)), own, first[few], second[few], again=True)
+                aligned = align * alignment.penalty(other, toward).mean()
+            if static_eps is not None:
+                images = torch.cat([images, static.examples(own, toward, eps=static_eps)])
+                every = torch.cat([index, few])
+        logits = target(net(images)).float()
+        return objective(logits, first[every], second[every], None if top is None else top[every]) + aligned
 
     def restored(part: Tensor) -> Tensor:
         with frozen(network), torch.no_grad():
             value = losses.auto(network(x := answers.prepare(part, network)), x) * len(part)
         return value.expand(len(part))
 
+    def askew(at: Tensor) -> Tensor:
+        x = answers.prepare(validation[at], network)
+        with frozen(network):
+            slopes = (gap.slope(model, x, wanted[at], likely[at]) for model in (decoy, target))
+            return alignment.penalty(*slopes)
+
     def score() -> tuple[float, dict[str, float]]:
         found = _asked(crew, answers.labels, decoy, validation)
         scores = {"agreement": accuracy(found, wanted)}
         if truth is not None:
             scores = {"validation accuracy": accuracy(found, truth.to(found.device)), **scores}
-        if method != "auto":
+        if method == "auto":
+            sums = crew.spread(restored, validation, some)[::some]
+            return -float(sums.sum()) / len(validation), scores
+        if align is None:
             return scores["agreement"], scores
-        sums = crew.spread(restored, validation, some)[::some]
-        return -float(sums.sum()) / len(validation), scores
+        few = validation[:LOOKED_AT]
+        logits, told = (_asked(crew, answers.logits, model, few) for model in (decoy, target))
+        penalty = float(crew.spread(askew, torch.arange(len(few), device=few.device), some).mean())
+        whole = float(objective(logits, wanted[: len(few)], likely[: len(few)], told)) + align * penalty
+        return -whole, scores | {"alignment": penalty}
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
-    settings |= {} if static_eps is None else {"static_eps": static_eps}
+    settings |= {name: value for name, value in (("static_eps", static_eps), ("align", align)) if value is not None}
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)

@@ -116,6 +116,7 @@ def controls(
                 lam=float(settings.get("lam") or 1.0),
                 gap_max=settings.get("gap_max"),
                 static_eps=settings.get("static_eps") if method == "luring" else None,
+                align=settings.get("align") if method == "luring" else None,
                 truth=validation.labels,
                 schedule=fitting,
                 seed=seed,

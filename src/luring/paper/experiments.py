@@ -18,16 +18,20 @@ class Lure:
         lam: λ, for `luring`.
         gap_max: bound on the gap in logits, for `luring`; `None` is the paper's loss.
         static_eps: largest radius of M's own adversarial examples that it is fitted on, too; `None` is without.
+        align: weight of the penalty on a gradient that agrees with M's; `None` is without.
         method: of `luring.training.lure`, where it is not the architecture's own name.
         recipe: what its rows call how it was fitted, in a trial of recipes.
+        network: its lure, where it is not the experiment's.
     """
 
     schedule: Schedule
     lam: float = 1.0
     gap_max: float | None = None
     static_eps: float | None = None
+    align: float | None = None
     method: Method | None = None
     recipe: str | None = None
+    network: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class Run:
         lure = self.experiment.fitted.get(name)
         return {"recipe": lure.recipe} if lure is not None and lure.recipe is not None else {}
 
+    def lure(self, name: str) -> str:
+        """The name of an architecture's lure."""
+        return self.experiment.fitted[name].network or self.experiment.lure
+
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
@@ -79,10 +83,11 @@ class Run:
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
         lure = experiment.fitted[name]
         gap = {"lam": lure.lam, "gap_max": lure.gap_max} if (lure.method or name) == "luring" else {}
-        gap |= {"static_eps": lure.static_eps} if lure.static_eps is not None else {}
+        further = {"static_eps": lure.static_eps, "align": lure.align}
+        gap |= {setting: value for setting, value in further.items() if value is not None}
         return {
             "target": experiment.target,
-            "lure": experiment.lure,
+            "lure": self.lure(name),
             **gap,
             "schedule": lure.schedule.describe(),
             **moves,
@@ -115,7 +120,7 @@ class Run:
         method = fitted.method or name
 
         def lure() -> nn.Module:
-            made = networks.make_lure(experiment.lure, target, dataset.shape)[0]
+            made = networks.make_lure(self.lure(name), target, dataset.shape)[0]
             if method not in ("luring", "luring_alt"):  # the paper drops values out of no other lure
                 for part in made.modules():
                     if isinstance(part, nn.Dropout):
@@ -136,6 +141,7 @@ class Run:
                 lam=fitted.lam,
                 gap_max=fitted.gap_max,
                 static_eps=fitted.static_eps,
+                align=fitted.align,
                 truth=dataset.validation.labels,
                 schedule=fitted.schedule,
                 seed=self.seed,
@@ -151,8 +157,8 @@ class Run:
         if (folder / "config.json").exists():
             return
         lure: nn.Module = decoy.lure  # type: ignore[assignment]
-        names = self.experiment.target, networks.make_lure(self.experiment.lure, target, dataset.shape)[1]
         trained = {**self.training("luring"), "seed": self.seed}
+        names = self.experiment.target, networks.make_lure(self.lure("luring"), target, dataset.shape)[1]
         config = bundle.describe(dataset, target, lure, decoy, names=names, method="luring", settings=trained)
         bundle.save(folder, target, lure, config)
 
