@@ -86,7 +86,7 @@ def test_what_fools_an_aligned_decoy_fools_the_target_less(digits, target):
     """One seed, a short fit: from the same beginning, the identity, and not bought by masking, for the attack fools both decoys."""
     found = {}
     for name, align in (("bounded", None), ("aligned", recipes.ALIGN)):
-        decoy = fitted(digits, target, **recipes.asked("aligned") | {"align": align})
+        decoy = fitted(digits, target, **recipes.asked("aligned") | {"align": align, "static_eps": None})
         clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
         attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
         examples = transfer.craft(attack, decoy, clean, show=False)

@@ -27,7 +27,7 @@ Method: TypeAlias = Literal["luring", "luring_alt", "c_e", "auto"]
 """Ways to fit a lure to a target; the fourth of the paper, Stack, is `classifier` on lure and target together."""
 
 LOOKED_AT = 1000
-"""Validation images that the loss is looked at on, where gradients are a part of it."""
+"""Validation images that gradients are compared on."""
 
 
 def classifier(
@@ -146,8 +146,8 @@ def lure(
         static_eps: not in the paper: each batch is joined by adversarial examples of M alone (`luring.static`), up to this radius, made from half
             of its images, and the decoy is asked for the same there; not for `auto`. `None` is without.
         align: not in the paper: weight of the penalty on how far the decoy's gradient points where M's does (`luring.alignment`), on half of
-            each batch; not for `auto`. The state kept is then the one with the lowest loss: agreement is highest before anything is learnt,
-            where the lure begins as the identity. `None` is without.
+            each batch; not for `auto`. The state kept is then the one with the highest agreement less that penalty: agreement alone is highest
+            before anything is learnt, where the lure begins as the identity. `None` is without.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -184,7 +184,7 @@ def lure(
             first, second = _asked(crew, _two_best, target, train).unbind(1)
     decoy = nn.Sequential(network, target)
 
-    def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None = None) -> Tensor:
+    def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None) -> Tensor:
         if method == "luring":
             return losses.luring(logits, label, runner_up, lam=lam, gap_max=gap_max)
         if method == "luring_alt":
@@ -229,11 +229,9 @@ def lure(
             return -float(sums.sum()) / len(validation), scores
         if align is None:
             return scores["agreement"], scores
-        few = validation[:LOOKED_AT]
-        logits, told = (_asked(crew, answers.logits, model, few) for model in (decoy, target))
-        penalty = float(crew.spread(askew, torch.arange(len(few), device=few.device), some).mean())
-        whole = float(objective(logits, wanted[: len(few)], likely[: len(few)], told)) + align * penalty
-        return -whole, scores | {"alignment": penalty}
+        few = torch.arange(min(len(validation), LOOKED_AT), device=validation.device)
+        penalty = float(crew.spread(askew, few, some).mean())
+        return scores["agreement"] - penalty, scores | {"alignment": penalty}
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
     settings |= {name: value for name, value in (("static_eps", static_eps), ("align", align)) if value is not None}
