@@ -103,6 +103,7 @@ class Attending(nn.Module):
         return self.last(self.layer(self.see(images).flatten(2).mT).mean(1))
 
 
+@pytest.mark.parametrize("kind", ["plain", "residual"])
 @pytest.mark.parametrize("share", [0.25, 0.5])
 @pytest.mark.parametrize(
     ("shape", "target"),
@@ -115,18 +116,18 @@ class Attending(nn.Module):
         ((3, 512, 200), lambda shape, _: Attending(shape, 32, 256)),
     ],
 )
-def test_the_lure_auto_costs_at_most_its_share_and_the_next_wider_more(shape, target, share):
+def test_the_lure_auto_costs_at_most_its_share_and_the_next_wider_more(shape, target, share, kind):
     target = target(shape, 10)
-    lure, name = networks.make_lure("auto", target, shape, share=share)
+    lure, name = networks.make_lure("auto", target, shape, share=share, kind=kind)
     budget = cost.multiply_adds(target, shape) * share
     assert cost.multiply_adds(lure, shape) <= budget
-    width, fold = networks.widest(target, shape, share=share)
-    assert name == f"plain-{width}" + f"-{fold}" * (fold > 1)
+    width, fold = networks.widest(target, shape, share=share, kind=kind)
+    assert name == f"{kind}-{width}" + f"-{fold}" * (fold > 1)
     again, same = networks.make_lure(name, target, shape)
     assert (same, list(again.state_dict())) == (name, list(lure.state_dict()))
     assert max(shape[1:]) <= 64 * fold
     wider = [w for w in networks.WIDTHS if w > width]
-    assert not wider or cost.multiply_adds(lures.plain_lure(shape, wider[-1], fold), shape) > budget
+    assert not wider or cost.multiply_adds(networks.BY_WIDTH[kind](shape, wider[-1], fold), shape) > budget
 
 
 def test_attention_is_counted_also_where_pytorch_fuses_it():
@@ -146,6 +147,33 @@ def test_a_folded_lure_keeps_every_pixel_in_its_place(shape, fold):
     lure = lures.plain_lure(shape, 2, fold)
     assert lure(x).shape == x.shape
     assert 0 <= lure(x).min() <= lure(x).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 11), (3, 8, 8), (2, 32, 17)])
+@pytest.mark.parametrize("name", ["residual-3", "residual-4-2"])
+def test_a_residual_lure_begins_as_the_identity_and_stays_in_range_without_a_clip(shape, name):
+    torch.manual_seed(0)
+    lure, again = networks.make_lure(name, nn.Identity(), shape)
+    assert again == name
+    x = torch.rand(4, *shape)
+    assert torch.equal(lure(x), x)
+    for parameter in lure.parameters():
+        nn.init.normal_(parameter)
+    leaf = x.clone().requires_grad_()
+    seen = lure(leaf)
+    assert seen.shape == x.shape
+    assert 0 <= seen.min() <= seen.max() <= 1
+    assert not torch.equal(seen, x)
+    (gradient,) = torch.autograd.grad(seen.sum(), leaf)
+    assert bool(gradient.isfinite().all())
+
+
+def test_the_identity_learns():
+    """At t = 0 a rectifier on either side would have no slope, and the lure would stay what it is for ever."""
+    lure, x = lures.residual_lure((1, 8, 8), 2), torch.rand(4, 1, 8, 8)
+    lure(x).square().sum().backward()
+    last = lure.change[-1]
+    assert float(last.weight.grad.norm()) > 0
 
 
 def test_the_decoy_is_the_target_behind_the_lure():

@@ -226,14 +226,17 @@ def test_a_target_with_its_preprocessing_is_folded_and_cut_at_its_layers(preproc
     assert any(cut.shape == (8, 7, 7) for cut in cuts(decoy, shape))
 
 
+@pytest.mark.parametrize("make", [lures.plain_lure, lures.residual_lure])
 @pytest.mark.parametrize("side", [20, 21])
-def test_a_lure_that_folds_squares_is_traced(side, monkeypatch):
-    monkeypatch.setattr(lures.Folded, "forward", inspect.unwrap(lures.Folded.forward))
+def test_a_lure_that_folds_squares_is_traced_and_its_normalisation_folded(side, make, monkeypatch):
+    for network in (lures.Folded, lures.Residual, lures.Beside):
+        monkeypatch.setattr(network, "forward", inspect.unwrap(network.forward))
     shape = (3, side, side)
-    decoy = lived(networks.compose(lures.plain_lure(shape, 8, 2), networks.plain_target(shape, 10)))
+    decoy = lived(networks.compose(make(shape, 8, 2), networks.plain_target(shape, 10)))
     x = rand(4, *shape, dtype=torch.float32)
     faster = quick(decoy, x)
     assert faster is not decoy
+    assert "BatchNorm2d" not in parts(faster)
     assert torch.allclose(faster(x), decoy(x), rtol=1e-4, atol=1e-5)
 
 

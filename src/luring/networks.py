@@ -19,6 +19,7 @@ from luring.cost import multiply_adds
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.lures import plain_lure, residual_lure
+from luring.recipes import Kind
 from luring.types import Shape
 
 
@@ -49,8 +50,14 @@ FINE = 64
 """Places a side that a lure works on at most, where its target's cost allows."""
 
 
-def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int, int]:
-    """Width and fold of the widest `plain_lure` that costs at most a share of its target's multiply-adds.
+BY_WIDTH: Mapping[Kind, Callable[[Shape, int, int], nn.Module]] = MappingProxyType(
+    {"plain": plain_lure, "residual": residual_lure}
+)
+"""Lures for images of any size: a function of the images' shape, width and fold."""
+
+
+def widest(target: nn.Module, shape: Shape, *, share: float = 0.25, kind: Kind = "plain") -> tuple[int, int]:
+    """Width and fold of the widest lure that costs at most a share of its target's multiply-adds.
 
     The fold is the smallest that leaves no more than 64 places a side, or a larger one where nothing else is cheap enough.
 
@@ -58,6 +65,7 @@ def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int
         target: the network it will stand in front of.
         shape: of the images.
         share: of the target's multiply-adds, above 0.
+        kind: of lure.
 
     Raises:
         InputError: even the narrowest lure costs more.
@@ -70,7 +78,7 @@ def widest(target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[int
             continue
         for width in WIDTHS:
             with torch.device("meta"):  # counted without being computed
-                lure = plain_lure(shape, width, fold)
+                lure = BY_WIDTH[kind](shape, width, fold)
             if multiply_adds(lure, shape) <= budget:
                 return width, fold
     raise InputError(
@@ -104,22 +112,25 @@ def make_target(name: str, shape: Shape, classes: int) -> nn.Module:
     return TARGETS[name](shape, classes)
 
 
-def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25) -> tuple[nn.Module, str]:
+def make_lure(
+    name: str, target: nn.Module, shape: Shape, *, share: float = 0.25, kind: Kind = "plain"
+) -> tuple[nn.Module, str]:
     """A lure by name, with fresh weights, and the name that makes the same one again.
 
     Args:
-        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (a plain one as wide as `share` allows), `plain-WIDTH`, `residual-WIDTH`, or one of
-            these with `-FOLD`.
+        name: `mnist`, `svhn`, `cifar10` (the paper's), `auto` (as wide as `share` allows), `plain-WIDTH`, `residual-WIDTH`, or one of these two
+            with `-FOLD`.
         target: the network it will stand in front of.
         shape: of the images.
         share: of the target's multiply-adds that `auto` may cost.
+        kind: of lure that `auto` is.
 
     Raises:
         InputError: no lure has that name, or it is not for images of this shape.
     """
     if name in LURES:
         return LURES[name](shape), name
-    kind, width, fold = ("plain", *widest(target, shape, share=share)) if name == "auto" else _numbers(name)
+    kind, width, fold = (kind, *widest(target, shape, share=share, kind=kind)) if name == "auto" else _numbers(name)
     if min(shape[1:]) < 2 * fold:
         raise InputError(
             f"the lure '{name}' is for images of {2 * fold} by {2 * fold} or more, not {shape[1]} by {shape[2]}: take the lure 'auto'."
@@ -127,20 +138,14 @@ def make_lure(name: str, target: nn.Module, shape: Shape, *, share: float = 0.25
     return BY_WIDTH[kind](shape, width, fold), f"{kind}-{width}" + (f"-{fold}" if fold > 1 else "")
 
 
-BY_WIDTH: Mapping[str, Callable[[Shape, int, int], nn.Module]] = MappingProxyType(
-    {"plain": plain_lure, "residual": residual_lure}
-)
-"""Lures for images of any size: a function of the images' shape, width and fold."""
-
-
-def _numbers(name: str) -> tuple[str, int, int]:
+def _numbers(name: str) -> tuple[Kind, int, int]:
     """Kind, width and fold in the name of a lure for images of any size."""
     found = re.fullmatch(r"(plain|residual)-([1-9][0-9]{0,3})(?:-(2|4|8|16))?", name)
     if found is None:
         raise InputError(
             f"there is no lure '{name}': give one of {', '.join(LURES)}, auto, plain-WIDTH, residual-WIDTH, or module:function."
         )
-    return found[1], int(found[2]), int(found[3] or 1)
+    return "plain" if found[1] == "plain" else "residual", int(found[2]), int(found[3] or 1)
 
 
 LURES: Mapping[str, Callable[[Shape], nn.Module]] = MappingProxyType(

@@ -46,7 +46,7 @@ def fit(
         share: of the target's multiply-adds that the lure `auto` may cost.
         method: `luring`, or a baseline: `luring_alt`, `c_e`, `auto`.
         recipe: of `luring.recipes`.
-        eps: radius of the recipe `strong`.
+        eps: radius of the recipes `strong` and `aligned`.
         lam: λ of the luring loss, where it is not the recipe's own.
         gap_max: bound on its gap in logits, likewise.
         schedule: how long and how fast; 10 000 steps of 64 images where it is not given.
@@ -78,7 +78,10 @@ def fit(
     shape = (int(train.shape[1]), int(train.shape[2]), int(train.shape[3]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        p, name = (lure, "given") if isinstance(lure, nn.Module) else networks.make_lure(lure, m, shape, share=share)
+        if isinstance(lure, nn.Module):
+            p, name = lure, "given"
+        else:
+            p, name = networks.make_lure(lure, m, shape, share=share, kind=recipes.RECIPES[recipe].lure)
     p = p.to(next((weight.device for weight in m.parameters()), torch.device("cpu")))
     schedule = schedule or Schedule(10000)
     training.lure(

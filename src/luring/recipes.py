@@ -9,6 +9,9 @@ from luring.errors import InputError
 
 Name: TypeAlias = Literal["paper", "strong", "aligned"]
 
+Kind: TypeAlias = Literal["plain", "residual"]
+"""Of the lures for images of any size (`luring.lures`)."""
+
 EPS = 0.1
 """Radius of the recipes with adversarial examples of M, where none is given."""
 
@@ -28,19 +31,21 @@ class Recipe:
         gap_max: bound on the gap in logits; `None` is the paper's loss.
         static: whether the lure is fitted on M's adversarial examples, too (`luring.static`).
         align: weight of the penalty on gradients that agree with M's (`luring.alignment`); `None` is without.
+        lure: what the lure `auto` is: one that begins as the identity is no use to a recipe that does not turn its gradient away.
     """
 
     lam: float
     gap_max: float | None
     static: bool = False
     align: float | None = None
+    lure: Kind = "plain"
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(1.0, None),
         "strong": Recipe(1.0, GAP_MAX, static=True),
-        "aligned": Recipe(1.0, GAP_MAX, static=True, align=ALIGN),
+        "aligned": Recipe(1.0, GAP_MAX, static=True, align=ALIGN, lure="residual"),
     }
 )
 """By name: the paper's, and what came of the trials (docs/research.md)."""

@@ -30,6 +30,15 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     )
 
 
+def _aligned(schedule: Schedule, eps: float, network: str) -> Mapping[str, Lure]:
+    """Its lure begins as the identity, the others' do not."""
+    return MappingProxyType(
+        {"aligned": replace(_trial(schedule, "aligned", **recipes.asked("aligned", eps=eps)), network=network)}
+    )
+
+
+DIGITS = Schedule(2000, lr=3e-3)
+MNIST = Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8)
 COLOUR = Schedule(2500, batch=128, lr=3e-3, beta2=0.99, precision="bfloat16", validations=5)
 
 
@@ -61,7 +70,8 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target="plain",
             lure="plain-16",
             target_schedule=Schedule(600, lr=3e-3),
-            lures=_trials(Schedule(2000, lr=3e-3), 0.3),
+            lures=_trials(DIGITS, 0.3),
+            apart=_aligned(DIGITS, 0.3, "residual-16"),
             attacks=_attacks(0.02, 40, (1, 3)),
             extras=_modern(0.02, 20),
             eps=(0.1, 0.2, 0.3),
@@ -76,7 +86,8 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target="mnist-narrow",
             lure="plain-16-2",
             target_schedule=Schedule(1500, batch=100),
-            lures=_trials(Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8), 0.5),
+            lures=_trials(MNIST, 0.5),
+            apart=_aligned(MNIST, 0.5, "residual-16-2"),
             attacks=_attacks(1 / 32, 32, (1, 5, 10)),
             extras=_modern(1 / 16, 16),
             eps=(0.3, 0.4, 0.5),
@@ -98,7 +109,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "luring": replace(
                         EXPERIMENTS["cifar10", "quick"].lures["luring"], recipe="paper", network="cifar10-narrow"
                     ),
-                    "aligned": _trial(COLOUR, "aligned", **recipes.asked("aligned", eps=0.04)),
+                    **_aligned(COLOUR, 0.04, "residual-32-2"),
                 }
             ),
             apart=MappingProxyType({"strong": _trial(COLOUR, "strong", **recipes.asked("strong", eps=0.04))}),
