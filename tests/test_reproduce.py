@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from luring import answers, bundle, data, rows
+from luring import answers, bundle, data, recipes, rows
 from luring.augment import Moves
 from luring.errors import InputError
 from luring.paper import printed
@@ -24,7 +24,7 @@ SHORT = Schedule(60, lr=3e-3, validations=2)
 SMALL = replace(
     EXPERIMENTS["digits", "demo"],
     target_schedule=Schedule(150, lr=3e-3, validations=2),
-    lures=MappingProxyType({"c_e": Lure(SHORT), "luring": Lure(SHORT, lam=0.3, gap_max=15.0)}),
+    lures=MappingProxyType({"c_e": Lure(SHORT), "luring": Lure(SHORT, recipes.asked("paper", lam=0.3, gap_max=15.0))}),
     attacks=MappingProxyType({"fgsm": Attacked(), "mim": Attacked({"step": 0.05, "steps": 4})}),
     eps=(0.1, 0.2),
     n=20,

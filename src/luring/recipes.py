@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from luring.errors import InputError
 
@@ -118,4 +118,14 @@ def asked(
         "gap_max": recipe.gap_max if gap_max is None else gap_max,
         "static_eps": (EPS if eps is None else eps) if recipe.static else None,
         "align": recipe.align,
+    }
+
+
+def stored(settings: Mapping[str, Any]) -> Asked:
+    """What the lure of a bundle was asked for: of what older ones do not say, nothing."""
+    return {
+        "lam": float(settings.get("lam") or 1.0),
+        "gap_max": settings.get("gap_max"),
+        "static_eps": settings.get("static_eps"),
+        "align": settings.get("align"),
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luring import layout, training
+from luring import layout, recipes, training
 from luring.attacks import pgd
 from luring.audit import trapdoor
 from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN, Budget
@@ -104,7 +104,7 @@ def controls(
         return calibrated(answer, other, names, learned, held_out, fpr, ask)
 
     def fit_lure(method: training.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
-        settings = bundle.config["settings"]
+        asked = recipes.stored(bundle.config["settings"] if method == "luring" else {})
 
         def run(network: nn.Module, state: Path) -> None:
             training.lure(
@@ -113,10 +113,7 @@ def controls(
                 seen(dataset, fitting).train.images,
                 validation.images,
                 method=method,
-                lam=float(settings.get("lam") or 1.0),
-                gap_max=settings.get("gap_max"),
-                static_eps=settings.get("static_eps") if method == "luring" else None,
-                align=settings.get("align") if method == "luring" else None,
+                **asked,
                 truth=validation.labels,
                 schedule=fitting,
                 seed=seed,

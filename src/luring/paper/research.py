@@ -7,15 +7,14 @@ turns the decoy's gradient away from M's as well (`luring.alignment`).
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 from luring import recipes
 from luring.paper.experiments import EXPERIMENTS, Attacked, Experiment, Lure, table_2
 from luring.training import Schedule
 
 
-def _trial(schedule: Schedule, recipe: str, **asked: Any) -> Lure:
-    return Lure(schedule, **asked, method="luring", recipe=recipe)
+def _trial(schedule: Schedule, recipe: str, asked: recipes.Asked, network: str | None = None) -> Lure:
+    return Lure(schedule, asked, method="luring", recipe=recipe, network=network)
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -23,18 +22,16 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     return MappingProxyType(
         {
             "luring": Lure(schedule, recipe="paper"),
-            "strong": _trial(schedule, "strong", **recipes.asked("strong", eps=eps)),
-            "bounded": _trial(schedule, "bounded", gap_max=recipes.GAP_MAX),
-            "static": _trial(schedule, "static", static_eps=eps),
+            "strong": _trial(schedule, "strong", recipes.asked("strong", eps=eps)),
+            "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
+            "static": _trial(schedule, "static", recipes.Asked(lam=1.0, gap_max=None, static_eps=eps, align=None)),
         }
     )
 
 
 def _aligned(schedule: Schedule, eps: float, network: str) -> Mapping[str, Lure]:
     """Its lure begins as the identity, the others' do not."""
-    return MappingProxyType(
-        {"aligned": replace(_trial(schedule, "aligned", **recipes.asked("aligned", eps=eps)), network=network)}
-    )
+    return MappingProxyType({"aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), network)})
 
 
 DIGITS = Schedule(2000, lr=3e-3)
@@ -112,7 +109,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     **_aligned(COLOUR, 0.04, "residual-32-2"),
                 }
             ),
-            apart=MappingProxyType({"strong": _trial(COLOUR, "strong", **recipes.asked("strong", eps=0.04))}),
+            apart=MappingProxyType({"strong": _trial(COLOUR, "strong", recipes.asked("strong", eps=0.04))}),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
             extras=_modern(0.01, 16, "sia"),
             eps=(0.02, 0.03, 0.04),

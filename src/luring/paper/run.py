@@ -82,13 +82,11 @@ class Run:
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
         lure = experiment.fitted[name]
-        gap = {"lam": lure.lam, "gap_max": lure.gap_max} if (lure.method or name) == "luring" else {}
-        further = {"static_eps": lure.static_eps, "align": lure.align}
-        gap |= {setting: value for setting, value in further.items() if value is not None}
+        asked = lure.asked if (lure.method or name) == "luring" else {}
         return {
             "target": experiment.target,
             "lure": self.lure(name),
-            **gap,
+            **{setting: value for setting, value in asked.items() if value is not None or setting == "gap_max"},
             "schedule": lure.schedule.describe(),
             **moves,
         }
@@ -138,10 +136,7 @@ class Run:
                 dataset.train.images,
                 dataset.validation.images,
                 method=method,  # type: ignore[arg-type]
-                lam=fitted.lam,
-                gap_max=fitted.gap_max,
-                static_eps=fitted.static_eps,
-                align=fitted.align,
+                **fitted.asked,
                 truth=dataset.validation.labels,
                 schedule=fitted.schedule,
                 seed=self.seed,
