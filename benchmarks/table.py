@@ -102,9 +102,18 @@ def serving(found: list[Row]) -> str:
             for batch in ("batch_1", "batch_128")
             for low, high in [row[batch]["of_target_range"]]
         ]
-        costs.append([f"{row['settings']['lure']} ({row['architecture']})", f"{lure / target:.2f}", *shown])
-    beside = ["lure", "of the target's multiply-adds", "guard over target, one image", "guard over target, 128 images"]
-    return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=1)))
+        name, made = row["settings"]["lure"], row["architecture"]
+        costs.append(
+            [made if name == made else f"{name} ({made})", row["hardware"]["cpu"], f"{lure / target:.2f}", *shown]
+        )
+    beside = [
+        "lure",
+        "CPU",
+        "of the target's multiply-adds",
+        "guard over target, one image",
+        "guard over target, 128 images",
+    ]
+    return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=2)))
 
 
 def exported(found: list[Row]) -> str:

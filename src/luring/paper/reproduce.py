@@ -65,16 +65,19 @@ def reproduce(
     if experiment.opposite:
         for name in experiment.lures:
             cells.opposite(run, name, target, decoys[name], clean)
+    owns: dict[str, Clean] = {}
     for name in experiment.apart:
         decoys[name] = decoy = run.decoy(name, target, dataset)
         cells.accuracy(run, name, target, decoy, dataset)
         right = (answers.labels(decoy, clean.images).cpu() == clean.labels).nonzero().squeeze(1)
         if not len(right):
             continue  # nothing to attack; its line of Table 1 says why
-        own = Clean(clean.images[right], clean.labels[right], clean.index[right])
+        owns[name] = own = Clean(clean.images[right], clean.labels[right], clean.index[right])
         cells.table(run, experiment.attacks, [name], target, decoys, own)
         if experiment.opposite:
             cells.opposite(run, name, target, decoy, own)
     for names in groups:
         cells.table(run, experiment.extras, names, target, decoys, clean.first(experiment.extras_n))
+    for name, own in owns.items():
+        cells.table(run, experiment.extras, [name], target, decoys, own.first(experiment.extras_n))
     return rows.select(run.rows, dataset=experiment.dataset, scale=experiment.scale)

@@ -120,12 +120,21 @@ def attempt(
 
     thread = threading.Thread(target=work, name="attack", daemon=True)
     thread.start()
+    _running[thread] = ended
     try:
         while (one := found.get()) is not None:
             if isinstance(one, Exception):
                 raise one
             yield one
     finally:
+        ended.set()
+        thread.join()
+        _running.pop(thread, None)
+
+
+def end_all() -> None:
+    """End every attack that still runs, and wait for it: an interpreter that ends under a thread inside torch is aborted."""
+    for thread, ended in tuple(_running.items()):
         ended.set()
         thread.join()
 
@@ -147,6 +156,10 @@ def followed(
                 yield [*kept, newest] if kept[-1] is not newest else list(kept)
     if newest is not None:
         yield [*kept, newest] if kept[-1] is not newest else kept
+
+
+_running: dict[threading.Thread, threading.Event] = {}
+"""Attacks at work, and what ends each."""
 
 
 class _EndedError(Exception):

@@ -5,6 +5,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +21,7 @@ from luring.data import Split
 from luring.errors import InputError
 from luring.guard import Detector
 from luring.serve import panels
-from luring.serve.attempt import Look, attempt, followed, look
+from luring.serve.attempt import Look, attempt, end_all, followed, look
 from luring.serve.drawing import from_canvas, from_file
 from luring.types import Shape
 
@@ -303,8 +304,19 @@ def serve(play: Playground, host: str, port: int) -> None:
 
         where = f"[{host}]" if ":" in host else host
         log.info("the playground is at http://%s:%d; Ctrl-C ends it", where, listening.getsockname()[1])
-        config = uvicorn.Config(app, log_level="critical", access_log=False, server_header=False)
-        uvicorn.Server(config).run([listening])
+        # An open page keeps a stream open, which would be waited for.
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=1
+        )
+        # Gradio's streams still answer when they are closed; asyncio would print that as an error.
+        logging.getLogger("asyncio").addFilter(
+            lambda record: "closing of asynchronous generator" not in str(record.msg)
+        )
+        try:
+            with suppress(KeyboardInterrupt):  # the way to end it
+                uvicorn.Server(config).run([listening])
+        finally:
+            end_all()
 
 
 def _text(name: str) -> str:
