@@ -429,13 +429,15 @@ def choose(page, name):
     page.get_by_role("option", name=re.compile(rf"^\W*{name}$")).click()
 
 
-def test_a_long_attack_shows_itself_and_can_be_stopped(chromium, server):  # noqa: F811
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_long_attack_shows_itself_and_ends_at_stop_or_at_the_next_attack(chromium, server, stopped):  # noqa: F811
     with opened(chromium, server.url, "wide") as (page, _):
         page.get_by_text("Nothing is attacked yet").wait_for()
         choose(page, "pgn")
         page.get_by_role("button", name="Attack", exact=True).click()
         page.get_by_text(re.compile(r"attacked, step [1-8]\d?$")).wait_for()
-        page.get_by_role("button", name="Stop").click()
+        if stopped:
+            page.get_by_role("button", name="Stop").click()
         choose(page, "fgsm")
         page.get_by_role("button", name="Attack", exact=True).click()
         page.get_by_text(re.compile(r"attacked, step 1$")).wait_for()

@@ -4,8 +4,9 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +36,8 @@ LOOKED_AT = 100
 """Test images at most among which the first is sought."""
 SHOW_EVERY = 0.15
 """Seconds between two pictures of a running attack."""
+ENDS_WITHIN = 10.0
+"""Seconds that an attack is waited for which is wanted no longer: it ends after its step."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 UPLOAD = "16mb"
 SCROLL = "() => { if (innerWidth < 800) document.querySelector('#said').scrollIntoView(); }"
@@ -145,30 +148,55 @@ def blocks(play: Playground) -> Any:
     def refused(error: InputError) -> tuple[Any, ...]:
         return None, panels.refusal(str(error)), "", gr.Slider(maximum=1, value=0, interactive=False)
 
-    def begin(*chosen: Any) -> tuple[Any, ...]:
+    turns: dict[str, int] = {}
+    at_work: dict[str, threading.Event] = {}
+
+    # Not Gradio's `cancels`: while one is under way the page drops a click on Attack, and it may end the attack after the one it was meant for.
+    def end(request: gr.Request) -> int:
+        """What this page asked for before is wanted no longer; what is at work for it ends first, having said its last."""
+        session = str(request.session_hash)
+        turns[session] = turn = turns.get(session, 0) + 1
+        if (over := at_work.get(session)) is not None:
+            over.wait(ENDS_WITHIN)
+        return turn
+
+    def halt(request: gr.Request) -> None:
+        end(request)
+
+    def begin(request: gr.Request, *chosen: Any) -> tuple[Any, ...]:
+        end(request)
         try:
             image, label = play.given(*chosen)
         except InputError as error:
             return refused(error)
         return out_of(label, [look(play.loaded, play.detector, image)])
 
-    def run(name: str, eps: float, *chosen: Any) -> Generator[tuple[Any, ...]]:
-        last = monotonic()
+    def run(request: gr.Request, turn: int, name: str, eps: float, *chosen: Any) -> Generator[tuple[Any, ...]]:
+        session, last = str(request.session_hash), monotonic()
+
+        def unwanted() -> bool:
+            return turns.get(session) != turn
 
         def now() -> bool:
             nonlocal last
-            if monotonic() - last < SHOW_EVERY:
+            if monotonic() - last < SHOW_EVERY and not unwanted():
                 return False
             last = monotonic()
             return True
 
+        at_work[session] = over = threading.Event()
         try:
             image, label = play.given(*chosen)
             steps = attempt(play.loaded, play.detector, preset(name, eps=eps), image, label)
-            for looks in followed(steps, now=now):
-                yield out_of(label, looks)
+            with closing(followed(steps, now=now)) as seen_so_far:
+                for looks in seen_so_far:
+                    if unwanted():
+                        return
+                    yield out_of(label, looks)
         except InputError as error:
             yield refused(error)
+        finally:
+            over.set()
 
     def back(found: tuple[int, list[Look]] | None, step: float) -> tuple[str, str]:
         if found is None:
@@ -187,7 +215,7 @@ def blocks(play: Playground) -> Any:
         gr.HTML(
             "<h1>Who is fooled?</h1><p>An adversary attacks the decoy M∘P. See what that does to the classifier M behind the lure P.</p>"
         )
-        found = gr.State(None)
+        found, turn = gr.State(None), gr.State(0)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 sources = ([TEST] if play.test is not None else []) + [DRAWN, FILE]
@@ -234,11 +262,14 @@ def blocks(play: Playground) -> Any:
                 gr.UploadButton(visible=what == FILE),
             )
 
-        running = start.click(run, [attacked, eps, *chosen], out, concurrency_limit=1, **quiet)
-        stop.click(lambda: None, None, None, cancels=[running], **quiet)
+        start.click(end, None, turn, concurrency_limit=None, **quiet).then(
+            run, [turn, attacked, eps, *chosen], out, concurrency_limit=1, trigger_mode="always_last", **quiet
+        )
+        stop.click(halt, concurrency_limit=None, **quiet)
         source.change(shows, source, [number, drawing, file], **quiet).then(begin, chosen, out, **quiet)
         for changed in (number.change, drawing.change, file.upload, page.load):
-            changed(begin, chosen, out, cancels=[running], **quiet)
+            changed(begin, chosen, out, **quiet)
+        page.unload(halt)
         attacked.input(redescribe, attacked, attacked, **quiet)
         start.click(None, js=SCROLL)
         step.input(back, [found, step], [said, seen], trigger_mode="always_last", **quiet)
