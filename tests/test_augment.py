@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from luring import augment, data, loop, training
+from luring import augment, data, loop, networks, training
 from luring.augment import Moves, moved
+from luring.errors import InputError
 from luring.training import Schedule
 
 RAMP = torch.arange(12.0).view(1, 1, 1, 12).expand(64, 3, 8, 12) / 11
@@ -62,21 +63,36 @@ def test_the_same_seed_moves_alike_and_stays_in_range(seed):
     assert 0 <= low <= high <= 1
 
 
-def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
-    digits, moves = data.load("digits", progress=False), Moves(angle=10.0, shift=0.1)
+DIGITS = data.load("digits", progress=False)
 
-    def network():
-        torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
-    def train(made, state):
-        schedule = Schedule(8, batch=32, validations=2)
-        training.classifier(
-            made, digits.train, digits.validation, schedule=schedule, alter=moves, state=state, show=False
-        )
-        return made.state_dict()
+def linear():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
-    whole = train(network(), tmp_path / "whole")
+
+def classified(moves, schedule, state):
+    made = linear()
+    training.classifier(made, DIGITS.train, DIGITS.validation, schedule=schedule, alter=moves, state=state, show=False)
+    return made.state_dict()
+
+
+def lured(moves, schedule, state, method="luring"):
+    target = linear()
+    made, _ = networks.make_lure("plain-4", target, DIGITS.shape)
+    images = DIGITS.train.images, DIGITS.validation.images
+    training.lure(made, target, *images, method=method, moves=moves, schedule=schedule, state=state, show=False)
+    return made.state_dict()
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("train", [classified, lured])
+def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch, train):
+    moves, schedule = Moves(angle=10.0, shift=0.1), Schedule(8, batch=32, validations=2)
+    whole = train(moves, schedule, tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
     draws, seen = augment.moved, 0
 
@@ -89,6 +105,20 @@ def test_a_stopped_training_that_moves_images_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(augment, "moved", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(network(), tmp_path / "stopped")
-    parts = train(network(), tmp_path / "stopped")
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+        train(moves, schedule, tmp_path / "stopped")
+    assert same(whole, train(moves, schedule, tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("method", ["luring", "luring_alt", "c_e", "auto"])
+def test_a_target_asked_at_each_step_says_the_same_of_images_that_do_not_move(method):
+    schedule = Schedule(8, batch=32, validations=2)
+    still, asked, moved = (lured(moves, schedule, None, method) for moves in (None, Moves(), Moves(shift=0.2)))
+    assert all(torch.allclose(still[name], asked[name], atol=1e-5) for name in still)
+    assert not same(still, moved)
+
+
+def test_the_state_of_a_fit_on_other_moves_is_another_fits(tmp_path):
+    schedule = Schedule(4, batch=32, validations=1)
+    lured(Moves(shift=0.2), schedule, tmp_path / "state")
+    with pytest.raises(InputError, match="state"):
+        lured(Moves(shift=0.1), schedule, tmp_path / "state")

@@ -95,6 +95,10 @@ def test_rows_say_how_images_were_moved(tmp_path):
     run = Run(replace(SMALL, moves=Moves(shift=0.1)), tmp_path, 0, "cpu", False)
     assert run.training("base")["moves"] == {"angle": 0.0, "shift": 0.1, "mirror": False}
     assert "moves" not in run.training("luring")
+    lures = {**SMALL.lures, "luring": replace(SMALL.lures["luring"], moves=Moves(mirror=True))}
+    run = Run(replace(SMALL, lures=lures), tmp_path, 0, "cpu", False)
+    assert run.training("luring")["moves"] == {"angle": 0.0, "shift": 0.0, "mirror": True}
+    assert "moves" not in run.training("c_e")
     assert "moves" not in Run(SMALL, tmp_path, 0, "cpu", False).training("base")
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import alignment, answers, gap, layout, loop, losses, processes, recipes, static
+from luring import alignment, answers, augment, gap, layout, loop, losses, processes, recipes, static
 from luring.augment import Moves
 from luring.data import Split
 from luring.errors import InputError
@@ -124,6 +124,7 @@ def lure(
     gap_max: float | None = None,
     static_eps: float | None = None,
     align: float | None = None,
+    moves: Moves | None = None,
     truth: Tensor | None = None,
     schedule: Schedule,
     seed: int = 0,
@@ -133,7 +134,7 @@ def lure(
 ) -> Fitted:
     """Fit a lure to a frozen target, in place. No labels are needed: the target's answers take their place.
 
-    The target is in evaluation mode throughout and its weights do not change; its answers to the training images are computed once.
+    The target is in evaluation mode throughout and its weights do not change; its answers to the training images are computed once, unless these are moved.
 
     Args:
         network: the lure, images to images of the same shape in [0, 1]; ends with the best weights and in evaluation mode.
@@ -148,6 +149,8 @@ def lure(
         align: not in the paper: weight of the penalty on how far the decoy's gradient points where M's does (`luring.alignment`), on half of
             each batch; not for `auto`. The state kept is then the one with the highest agreement less that penalty: agreement alone is highest
             before anything is learnt, where the lure begins as the identity. `None` is without.
+        moves: the images of each step are moved first, and M is asked what it says of them then, which costs a quarter of a step's time: few
+            images teach more. Pick what M was trained with. `None` leaves them as they are.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
@@ -174,8 +177,8 @@ def lure(
     check_lure(network, answers.prepare(train[:2], network))
     with crew.together(loop.kept(state)):
         wanted, likely = _asked(crew, _two_best, target, validation).unbind(1)
-        if method == "auto":  # learns nothing from the target
-            top, first, second = None, wanted, wanted
+        if method == "auto" or moves is not None:  # learns nothing from the target, or asks it at each step
+            top, first, second = None, wanted, likely
         elif method == "c_e":
             top = _asked(crew, answers.logits, target, train)
             first, second = top.topk(2, dim=1).indices.unbind(1)
@@ -193,20 +196,27 @@ def lure(
         return losses.c_e(logits, told)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        images = images if moves is None else augment.moved(images, moves)
         if method == "auto":
             return losses.auto(net(images).float(), images)
-        few = index[: -(-len(index) // 2)]
-        own, aligned, every = images[: len(few)], torch.zeros(()), index
+        half = -(-len(index) // 2)
+        if moves is None:
+            best, next_best, told = first[index], second[index], None if top is None else top[index]
+        else:
+            with torch.no_grad():
+                told = target(images).float()
+            best, next_best = told.topk(2, dim=1).indices.unbind(1)
+        own, aligned = images[:half], torch.zeros(())
         if static_eps is not None or align is not None:
-            toward = gap.slope(target, own, first[few], second[few])
+            toward = gap.slope(target, own, best[:half], next_best[:half])
             if align is not None:
-                other = gap.slope(lambda x: target(net(x)), own, first[few], second[few], again=True)
+                other = gap.slope(lambda x: target(net(x)), own, best[:half], next_best[:half], again=True)
                 aligned = align * alignment.penalty(other, toward).mean()
             if static_eps is not None:
                 images = torch.cat([images, static.examples(own, toward, eps=static_eps)])
-                every = torch.cat([index, few])
-        logits = target(net(images)).float()
-        return objective(logits, first[every], second[every], None if top is None else top[every]) + aligned
+                best, next_best = (torch.cat([labels, labels[:half]]) for labels in (best, next_best))
+                told = None if told is None else torch.cat([told, told[:half]])
+        return objective(target(net(images)).float(), best, next_best, told) + aligned
 
     def restored(part: Tensor) -> Tensor:
         with frozen(network), torch.no_grad():
@@ -235,6 +245,7 @@ def lure(
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
     settings |= {name: value for name, value in (("static_eps", static_eps), ("align", align)) if value is not None}
+    settings |= {} if moves is None else {"moves": asdict(moves)}
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)

@@ -21,6 +21,7 @@ class Lure:
         method: of `luring.training.lure`, where it is not the architecture's own name.
         recipe: what its rows call how it was fitted, in a trial of recipes.
         network: its lure, where it is not the experiment's.
+        moves: of the images that it is fitted on; Stack's are the experiment's.
     """
 
     schedule: Schedule
@@ -28,6 +29,7 @@ class Lure:
     method: Method | None = None
     recipe: str | None = None
     network: str | None = None
+    moves: Moves | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class Run:
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
-        moves = {"moves": asdict(experiment.moves)} if experiment.moves and name in ("base", "stack") else {}
+        own = experiment.moves if name in ("base", "stack") else experiment.fitted[name].moves
+        moves = {"moves": asdict(own)} if own else {}
         if name == "base":
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
@@ -137,6 +138,7 @@ class Run:
                 dataset.validation.images,
                 method=method,  # type: ignore[arg-type]
                 **fitted.asked,
+                moves=fitted.moves,
                 truth=dataset.validation.labels,
                 schedule=fitted.schedule,
                 seed=self.seed,
