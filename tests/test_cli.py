@@ -145,9 +145,10 @@ SMALL = ("--steps", "60", "--target-steps", "60", "--lr", "0.003")
 
 
 def test_fit_evaluate_and_report_from_a_folder_of_pictures(run, tmp_path, pictures):
-    fitted = run("fit", "--data", pictures, "--out", "bundle", "--lure", "plain-4", *SMALL)
+    fitted = run("fit", "--data", pictures, "--out", "bundle", "--lure", "plain-4", "--shift", "0.1", *SMALL)
     assert fitted.returncode == 0, fitted.stderr
     config = json.loads((tmp_path / "bundle/config.json").read_text())
+    assert config["settings"]["moves"] == {"angle": 0.0, "shift": 0.1, "mirror": False}
     assert config["classes"] == ["left", "right"]
     assert files(tmp_path / "bundle") == ["config.json", "lure.safetensors", "target.safetensors"]
     arguments = (
@@ -217,6 +218,8 @@ def refused(result, *words):
         (("--data", "digits", "--target-steps", "5", "--lure", "networks:raw"), ("[0, 1]",)),
         (("--data", "digits", "--lure", "mnist", "--target-steps", "5"), ("28 by 28",)),
         (("--data", "digits", "--steps", "0"), ("above 0",)),
+        (("--data", "digits", "--shift", "3"), ("by up to 3 of their sides",)),
+        (("--data", "digits", "--angle", "-5"), ("by up to -5 degrees",)),
         (("--data", "digits", "--device", "tpu9"), ("tpu9",)),
         (("--data", "digits", "--weights", "none.safetensors"), ("none.safetensors",)),
     ],

@@ -1,10 +1,13 @@
 """Images moved at random while a classifier is trained on them: turned, shifted, mirrored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from luring.errors import InputError
 from luring.types import Images, Labels
 
 
@@ -22,9 +25,28 @@ class Moves:
     shift: float = 0.0
     mirror: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is no move.
+
+        Raises:
+            InputError: an angle outside 0 to 180 degrees, or a share outside 0 to 1.
+        """
+        if not 0 <= self.angle <= 180:
+            raise InputError(f"images cannot be turned by up to {self.angle:g} degrees: give an angle from 0 to 180.")
+        if not 0 <= self.shift <= 1:
+            raise InputError(
+                f"images cannot be shifted by up to {self.shift:g} of their sides: give a share from 0 to 1, 0.1 say."
+            )
+
     def __call__(self, images: Images, _labels: Labels) -> Images:
         """`moved`, as `luring.training.classifier` calls it."""
         return moved(images, self)
+
+
+def stored(settings: Mapping[str, Any]) -> Moves | None:
+    """How the images were moved that the lure of a bundle was fitted on."""
+    found = settings.get("moves")
+    return None if found is None else Moves(**found)
 
 
 def moved(images: Images, moves: Moves) -> Images:

@@ -1,12 +1,14 @@
 """The library in three calls: fit a lure to a target, put both into a guard, ask it about images."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from luring import bundle, data, networks, processes, recipes, targets, training
+from luring.augment import Moves
 from luring.data import Dataset
 from luring.errors import InputError
 from luring.guard import Detector
@@ -29,6 +31,7 @@ def fit(
     eps: float | None = None,
     lam: float | None = None,
     gap_max: float | None = None,
+    moves: Moves | None = None,
     schedule: Schedule | None = None,
     anyway: bool = False,
     seed: int = 0,
@@ -49,6 +52,7 @@ def fit(
         eps: radius of the recipes `strong` and `aligned`.
         lam: λ of the luring loss, where it is not the recipe's own.
         gap_max: bound on its gap in logits, likewise.
+        moves: how the images of each step are moved, if they are.
         schedule: how long and how fast; 10 000 steps of 64 images where it is not given.
         anyway: go on where the target does not seem to know the images.
         seed: of the split, of fresh weights, of the order of the images.
@@ -85,11 +89,23 @@ def fit(
     p = p.to(next((weight.device for weight in m.parameters()), torch.device("cpu")))
     schedule = schedule or Schedule(10000)
     training.lure(
-        p, m, train, validation, method=method, **gap, truth=labels, schedule=schedule, seed=seed, state=state, show=show
-    )  # fmt: skip
+        p,
+        m,
+        train,
+        validation,
+        method=method,
+        **gap,
+        moves=moves,
+        truth=labels,
+        schedule=schedule,
+        seed=seed,
+        state=state,
+        show=show,
+    )
     if out is not None and isinstance(images, Dataset) and processes.here().main:
         decoy = networks.compose(p, m)
         settings = {"recipe": recipe, **gap, "seed": seed, "schedule": schedule.describe()}
+        settings |= {} if moves is None else {"moves": asdict(moves)}
         config = bundle.describe(images, m, p, decoy, names=(found.name, name), method=method, settings=settings)
         bundle.save(out, found, p, config, with_target=found.kind == "luring")
     return p

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luring import layout, recipes, training
+from luring import augment, layout, recipes, training
 from luring.attacks import pgd
 from luring.audit import trapdoor
 from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN, Budget
@@ -114,6 +114,7 @@ def controls(
                 validation.images,
                 method=method,
                 **asked,
+                moves=augment.stored(bundle.config["settings"]),
                 truth=validation.labels,
                 schedule=fitting,
                 seed=seed,

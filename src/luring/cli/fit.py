@@ -1,5 +1,6 @@
 """`luring fit`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -93,6 +94,7 @@ def fit(
             raise InputError("steps, target-steps, batch and lr must all be above 0.")
         if with_target and targets.kind_of(target) == "exported":
             raise InputError(f"{target} is not put into a bundle, for it may hold code: leave --with-target out.")
+        moves = training.moves()
         gap = recipes.asked(recipe, method=method, lam=lam, gap_max=gap_max, eps=eps)
         own = targets.kind_of(target) == "luring"
         torch.manual_seed(seed)
@@ -130,6 +132,7 @@ def fit(
                 images.train,
                 images.validation,
                 schedule=first,
+                alter=moves,
                 seed=seed,
                 state=out / "target.state",
                 log=run.log("target", first),
@@ -157,6 +160,7 @@ def fit(
                 images.train,
                 images.validation,
                 schedule=schedule,
+                alter=moves,
                 seed=seed,
                 state=out / "lure.state",
                 name="stack",
@@ -170,6 +174,7 @@ def fit(
                 images.validation.images,
                 method=method,
                 **gap,
+                moves=moves,
                 truth=images.validation.labels,
                 schedule=schedule,
                 seed=seed,
@@ -178,6 +183,7 @@ def fit(
             )
         if not run.main:
             return
+        settings = {"recipe": recipe, **gap, "schedule": schedule.describe(), "seed": seed}
         config = bundle.describe(
             images,
             m,
@@ -185,7 +191,7 @@ def fit(
             networks.compose(p, behind),
             names=(target, lure_name),
             method=method,
-            settings={"recipe": recipe, **gap, "schedule": schedule.describe(), "seed": seed},
+            settings=settings | ({} if moves is None else {"moves": asdict(moves)}),
         )
         bundle.save(
             out, found, p, config, stack=behind if behind is not m else None, with_target=with_target or train_it

@@ -11,6 +11,7 @@ from luring.cli.app import place_of, writable
 from luring.errors import InputError
 
 if TYPE_CHECKING:
+    from luring.augment import Moves
     from luring.schedule import Schedule
     from luring.training import Log
 
@@ -28,6 +29,9 @@ class Training:
         accumulate: parts that each process takes its share of a batch in, one after the other, where memory is short.
         ema: decay of a moving average of the weights, 0.999 say, which is then what is validated and kept.
         patience: validations (there are 40) without a better one after which training ends.
+        angle: of the images trained on, each is turned at random, by up to this many degrees either way.
+        shift: they are shifted, too, by up to this share of their sides.
+        mirror: half of them are mirrored, left to right.
         track: write curves for tensorboard, wandb or mlflow into a folder 'tracking' under --out; nothing leaves the machine.
     """
 
@@ -35,6 +39,9 @@ class Training:
     accumulate: int = 1
     ema: float | None = None
     patience: int | None = None
+    angle: float = 0.0
+    shift: float = 0.0
+    mirror: bool = False
     track: Literal["tensorboard", "wandb", "mlflow"] | None = None
 
     def schedule(self, steps: int, batch: int, lr: float) -> "Schedule":
@@ -49,6 +56,12 @@ class Training:
             )
         given = {"accumulate": self.accumulate, "ema": self.ema, "patience": self.patience}
         return Schedule(steps, batch, lr, precision=precision, **given)  # pyright: ignore[reportArgumentType]
+
+    def moves(self) -> "Moves | None":
+        """How the images are moved, if they are."""
+        from luring.augment import Moves
+
+        return Moves(self.angle, self.shift, self.mirror) if self.angle or self.shift or self.mirror else None
 
 
 class Run:
