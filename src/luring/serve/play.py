@@ -163,6 +163,9 @@ def blocks(play: Playground) -> Any:
     def halt(request: gr.Request) -> None:
         end(request)
 
+    def leave(request: gr.Request) -> None:
+        turns.pop(str(request.session_hash), None)
+
     def begin(request: gr.Request, *chosen: Any) -> tuple[Any, ...]:
         end(request)
         try:
@@ -269,7 +272,7 @@ def blocks(play: Playground) -> Any:
         source.change(shows, source, [number, drawing, file], **quiet).then(begin, chosen, out, **quiet)
         for changed in (number.change, drawing.change, file.upload, page.load):
             changed(begin, chosen, out, **quiet)
-        page.unload(halt)
+        page.unload(leave)
         attacked.input(redescribe, attacked, attacked, **quiet)
         start.click(None, js=SCROLL)
         step.input(back, [found, step], [said, seen], trigger_mode="always_last", **quiet)
