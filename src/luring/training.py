@@ -149,8 +149,8 @@ def lure(
         align: not in the paper: weight of the penalty on how far the decoy's gradient points where M's does (`luring.alignment`), on half of
             each batch; not for `auto`. The state kept is then the one with the highest agreement less that penalty: agreement alone is highest
             before anything is learnt, where the lure begins as the identity. `None` is without.
-        moves: the images of each step are moved first, and M is asked what it says of them then, which costs a quarter of a step's time: few
-            images teach more. Pick what M was trained with. `None` leaves them as they are.
+        moves: the images of each step are moved first, and M is asked what it says of them then, one more forward pass of it: few images teach
+            more. Pick what M was trained with. `None` leaves them as they are.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
