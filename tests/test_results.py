@@ -137,9 +137,7 @@ def test_svhns_part_luring_lets_less_through_than_c_e_and_more_than_auto_and_sta
 
 def test_a_lure_for_few_images_keeps_more_accuracy_and_less_strength_where_they_are_moved():
     still, moved = (rows.read(RESULTS / name / "rows.jsonl") for name in ("svhn-still", "svhn-quick"))
-    weights = {
-        row["weights"] for row in still + moved if row["kind"] == "accuracy" and row["architecture"] == "base"
-    }
+    weights = {row["weights"] for row in still + moved if row["kind"] == "accuracy" and row["architecture"] == "base"}
     assert len(weights) == 1  # of the same M
     cost = []
     for found in (still, moved):

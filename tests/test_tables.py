@@ -291,6 +291,12 @@ def test_convergence_holds_the_cells_own_steps():
         ("luring", 100, True, 0.7),
         ("luring", 1000, False, 0.6),
     ]
+    # The cell's own steps on the few images that the others were run on, and not on all of the cell's.
+    few = row(
+        "convergence", "luring", attack="mim", eps=0.3, n=60, ac_mop=0, ac_m=0.5, dac=0.7, settings={"steps": 100}
+    )
+    ((_, _, steps),) = tables.convergence([*rows, few])
+    assert (steps[0].own, steps[0].n, steps[0].rates["ac_m"].mean) == (True, 60, 0.5)
 
 
 # Printed

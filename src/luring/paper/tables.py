@@ -86,11 +86,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Steps:
-    """One number of steps of a cell: `own` where it is that of the cell itself."""
+    """One number of steps of a cell, and on how many images: `own` where it is that of the cell itself."""
 
     architecture: str
     steps: int
     own: bool
+    n: int
     rates: dict[str, Value]
 
 
@@ -283,7 +284,7 @@ def distortion(rows: Sequence[Row]) -> list[Line]:
 
 
 def convergence(rows: Sequence[Row]) -> list[tuple[str, float, list[Steps]]]:
-    """For each attack and ε computed again with other numbers of steps: every number, the cell's own among them."""
+    """For each attack and ε computed again with other numbers of steps: every number, the cell's own among them, on the same images where it was run on them."""
     found: list[tuple[str, float, list[Steps]]] = []
     for attack, eps, cells in _cells(select(rows, kind="convergence")):
         lines: list[Steps] = []
@@ -292,8 +293,10 @@ def convergence(rows: Sequence[Row]) -> list[tuple[str, float, list[Steps]]]:
             both = [{**row, "steps": row["settings"]["steps"]} for row in [*others, *own] if "steps" in row["settings"]]
             for steps in numbers(both, "steps"):
                 at = select(both, steps=steps)
-                rates = {rate: over_seeds(at, rate) for rate in ("ac_mop", "ac_m", "dac")}
-                lines.append(Steps(name, int(steps), any(row["kind"] == "transfer" for row in at), rates))
+                same = select(at, kind="convergence") or at
+                rates = {rate: over_seeds(same, rate) for rate in ("ac_mop", "ac_m", "dac")}
+                of_cell = any(row["kind"] == "transfer" for row in at)
+                lines.append(Steps(name, int(steps), of_cell, same[-1]["n"], rates))
         found.append((attack, eps, lines))
     return found
 
