@@ -114,7 +114,7 @@ def test_five_numbers_are_means_over_seeds():
 
 
 def test_convergence():
-    row = transfer("luring", "mim", 0.3, None) | {"settings": {"steps": 100}}
+    row = transfer("luring", "mim", 0.3, None) | {"n": 60, "settings": {"steps": 100}}
     more = [row | {"kind": "convergence", "settings": {"steps": steps}} for steps in (10, 1000, 5000)]
     ((attack, eps, lines),) = tables.convergence([row, *more])
     svg = figures.convergence(attack, eps, lines)
