@@ -101,15 +101,15 @@ class Processes:
             if self.count == 1 or not BROKEN.search(str(error)):
                 raise
             reason = str(error).strip().splitlines()[0]
-            atexit.register(_leave)
+            atexit.register(_end, LOST)
             raise Stopped(f"another process of this run was lost ({reason}). {saved}", LOST) from error
 
 
-def _leave() -> None:
+def _end(code: int) -> None:
     """End at once: where a neighbour is gone, the exchange's own threads may abort an orderly end."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(LOST)
+    os._exit(code)
 
 
 @cache
@@ -134,6 +134,10 @@ def here(cpu: bool = False) -> Processes:
 
 
 def leave() -> None:
-    """Take leave of the other processes, at the end of the run."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    """Take leave of the other processes, at the end of a run that went well: the interpreter ends with code 0."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    if torch.distributed.get_backend() == "gloo":  # whose end is now and then an abort, when the other one ended first
+        atexit.register(_end, 0)
+    else:
         torch.distributed.destroy_process_group()
