@@ -130,6 +130,11 @@ def test_svhns_part_luring_lets_less_through_than_c_e_and_more_than_auto_and_sta
     assert statistics.fmean(above(lines, "luring_alt")) == pytest.approx(0.01, abs=0.005)
     masked = {line.eps: line.cells["luring"]["ac_mop"].mean for line in lines if line.attack == "mim"}
     assert [round(masked[eps], 2) for eps in (0.03, 0.06, 0.08)] == [0.16, 0.12, 0.11]
+    ((_, _, steps),) = tables.convergence(found)
+    assert [(one.steps, one.n, *(round(one.rates[rate].mean, 2) for rate in ("ac_mop", "dac"))) for one in steps] == [
+        (24, 60, 0.05, 0.43),
+        (100, 60, 0.02, 0.45),
+    ]
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(found)}
     assert accuracy["base"] >= 0.90
     assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.010, abs=0.0005)

@@ -1,7 +1,7 @@
-"""Images moved at random while a classifier is trained on them: turned, shifted, mirrored."""
+"""Images moved at random while a classifier or a lure is trained on them: turned, shifted, mirrored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ class Moves:
     def __call__(self, images: Images, _labels: Labels) -> Images:
         """`moved`, as `luring.training.classifier` calls it."""
         return moved(images, self)
+
+
+def described(moves: Moves | None) -> dict[str, dict[str, float]]:
+    """How images are moved, as settings hold it: nothing of images that are not."""
+    return {} if moves is None else {"moves": asdict(moves)}
 
 
 def stored(settings: Mapping[str, Any]) -> Moves | None:

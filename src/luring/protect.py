@@ -1,13 +1,12 @@
 """The library in three calls: fit a lure to a target, put both into a guard, ask it about images."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from luring import bundle, data, networks, processes, recipes, targets, training
+from luring import augment, bundle, data, networks, processes, recipes, targets, training
 from luring.augment import Moves
 from luring.data import Dataset
 from luring.errors import InputError
@@ -105,7 +104,7 @@ def fit(
     if out is not None and isinstance(images, Dataset) and processes.here().main:
         decoy = networks.compose(p, m)
         settings = {"recipe": recipe, **gap, "seed": seed, "schedule": schedule.describe()}
-        settings |= {} if moves is None else {"moves": asdict(moves)}
+        settings |= augment.described(moves)
         config = bundle.describe(images, m, p, decoy, names=(found.name, name), method=method, settings=settings)
         bundle.save(out, found, p, config, with_target=found.kind == "luring")
     return p

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -77,7 +76,7 @@ def classifier(
         return right, {"validation accuracy": right}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
-    identity |= {"moves": asdict(alter)} if isinstance(alter, Moves) else {}
+    identity |= augment.described(alter if isinstance(alter, Moves) else None)
     return loop.run(crew, network, loss, score, images, schedule, seed, state, identity, show, log)
 
 
@@ -245,7 +244,7 @@ def lure(
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
     settings |= {name: value for name, value in (("static_eps", static_eps), ("align", align)) if value is not None}
-    settings |= {} if moves is None else {"moves": asdict(moves)}
+    settings |= augment.described(moves)
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)

@@ -1,6 +1,5 @@
 """`luring fit`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -85,7 +84,7 @@ def fit(
     """
     import torch
 
-    from luring import answers, bundle, networks, recipes, targets
+    from luring import answers, augment, bundle, networks, recipes, targets
     from luring import data as data_room
     from luring import training as training_room
 
@@ -183,7 +182,6 @@ def fit(
             )
         if not run.main:
             return
-        settings = {"recipe": recipe, **gap, "schedule": schedule.describe(), "seed": seed}
         config = bundle.describe(
             images,
             m,
@@ -191,7 +189,13 @@ def fit(
             networks.compose(p, behind),
             names=(target, lure_name),
             method=method,
-            settings=settings | ({} if moves is None else {"moves": asdict(moves)}),
+            settings={
+                "recipe": recipe,
+                **gap,
+                "schedule": schedule.describe(),
+                "seed": seed,
+                **augment.described(moves),
+            },
         )
         bundle.save(
             out, found, p, config, stack=behind if behind is not m else None, with_target=with_target or train_it

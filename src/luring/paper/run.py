@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from luring import bundle, data, networks, rows, training
+from luring import augment, bundle, data, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
@@ -77,8 +76,7 @@ class Run:
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
-        own = experiment.moves if name in ("base", "stack") else experiment.fitted[name].moves
-        moves = {"moves": asdict(own)} if own else {}
+        moves = augment.described(experiment.moves if name in ("base", "stack") else experiment.fitted[name].moves)
         if name == "base":
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
