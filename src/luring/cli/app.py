@@ -55,6 +55,8 @@ def place_of(name: str) -> str:
     """The device of that name."""
     import torch
 
+    # Batches come in few shapes: a GPU's kernels are worth a trial.
+    torch.backends.cudnn.benchmark = True
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from luring.schedule import Precision
 
 
-def run(dataset: str, scale: str, seed: int, device: str, out: Path, *, precision: "Precision | None" = None) -> None:
+def run(
+    dataset: str,
+    scale: str,
+    seed: int,
+    device: str,
+    out: Path,
+    *,
+    precision: "Precision | None" = None,
+    batch: int = 128,
+) -> None:
     """Run it, or what is left of it, and show what came of it."""
     from luring import rows
     from luring.paper.experiments import EXPERIMENTS
@@ -26,6 +35,8 @@ def run(dataset: str, scale: str, seed: int, device: str, out: Path, *, precisio
             f"there is no scale '{scale}' of {dataset}: give one of {', '.join(s for d, s in known if d == dataset)}."
         )
     experiment: "Experiment" = known[dataset, scale]
+    if batch < 1:
+        raise InputError(f"the batch size is {batch}: give a number of images, 1 or more.")
     if precision is not None:
         if dataset == "toy":
             raise InputError("the toy has one precision, float32: leave --precision out.")
@@ -37,5 +48,5 @@ def run(dataset: str, scale: str, seed: int, device: str, out: Path, *, precisio
     if dataset == "toy":
         toy(folder, seed=seed, device=place)
     else:
-        reproduce_(experiment, folder, seed=seed, device=place)
+        reproduce_(experiment, folder, seed=seed, device=place, batch=batch)
     show(rows.read(folder / "rows.jsonl"), folder)

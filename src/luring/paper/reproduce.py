@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from luring import answers, data, networks, rows, transfer
+from luring.attacks.chunks import BATCH
 from luring.paper import cells
 from luring.paper.experiments import Experiment
 from luring.paper.pictures import pictures
@@ -21,6 +22,7 @@ def reproduce(
     given: nn.Module | None = None,
     seed: int = 0,
     device: str = "cpu",
+    batch: int = BATCH,
     show: bool = True,
 ) -> list[rows.Row]:
     """Run an experiment, or what is left of it, and give all its rows.
@@ -31,12 +33,13 @@ def reproduce(
         given: M, where the experiment does not train it.
         seed: of splits, initial weights, training, choice of images and attacks.
         device: of the networks.
+        batch: images attacked at a time; a cell's draws depend on it.
         show: show progress.
 
     Raises:
         InputError: `out` holds the same cells with other settings, or a damaged file.
     """
-    run = Run(experiment, out, seed, device, show)
+    run = Run(experiment, out, seed, device, show, batch)
     dataset = data.load(experiment.dataset, seed=seed, progress=show)
     run.source = {"train": len(dataset.train.labels) + len(dataset.validation.labels), "test": len(dataset.test.labels)}
     target = given or run.trained(
