@@ -114,7 +114,7 @@ def measure(name: str, precision: str, place: str, given: argparse.Namespace) ->
         "dataset": name,
         "scale": "benchmark",
         "architecture": "luring",
-        "attack": f"{precision}, {place}",
+        "attack": ", ".join([precision, place, *([given.device] if given.device != "cpu" else [])]),
         "seed": 0,
         "n": given.rounds,
         "settings": {"precision": precision, "place": place, "batch": given.batch, "steps": steps, "shape": list(shape)}

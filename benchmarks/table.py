@@ -58,13 +58,14 @@ def _queries(found: list[Row]) -> str:
 def fitting(found: list[Row]) -> str:
     """The table of docs/training.md: the loop beside bare passes, and memory over a long run."""
     lines = [
-        "| target, lure | precision | images | images/s | of the bare passes | waiting for images |",
-        "|---|---|---|--:|--:|--:|",
+        "| target, lure | on | precision | images | batch | images/s | of the bare passes | waiting for images |",
+        "|---|---|---|---|--:|--:|--:|--:|",
     ]
     for row in rows.select(found, kind="fitting"):
         low, high = row["of_bare_range"]
         lines.append(
-            f"| {row['dataset']} | {row['settings']['precision']} | {row['settings']['place']} | {row['images_per_second']:.0f} "
+            f"| {row['dataset']} | {row['hardware']['gpu'] if row['settings']['device'] != 'cpu' else 'CPU'} | {row['settings']['precision']} "
+            f"| {row['settings']['place']} | {row['settings']['batch']} | {row['images_per_second']:.0f} "
             f"| {row['of_bare']:.2f} ({low:.2f} to {high:.2f}) | {row['waiting']:.1%} |"
         )
     long = [

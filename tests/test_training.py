@@ -220,11 +220,11 @@ def test_the_same_seed_gives_the_same_weights_and_the_generator_is_the_callers(t
 
 
 def test_each_epoch_shows_every_image_once():
-    order = loop._order(10, 5, 0, 0)
+    order = loop._order(10, 5, 0, 0, torch.device("cpu"))
     first, second = (torch.cat([next(order), next(order)]) for _ in range(2))
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
-    assert torch.equal(next(loop._order(10, 5, 0, 3)), second[5:])
+    assert torch.equal(next(loop._order(10, 5, 0, 3, torch.device("cpu"))), second[5:])
 
 
 def test_half_precision_keeps_weights_whole(trained):

@@ -85,13 +85,13 @@ def run(
         reached = (
             _load(state, network, adam, settings, mean) if state is not None and _there(crew, state) else Reached()
         )
-        first, done, order = reached.done, reached.done, _order(len(images), batch, seed, reached.done)
+        first, done, order = reached.done, reached.done, _order(len(images), batch, seed, reached.done, images.device)
         started = saved = time.monotonic()
 
         def fetch(index: Tensor) -> list[tuple[Tensor, Tensor]]:
-            own = index.tensor_split(crew.count)[crew.rank].to(device)
+            own = index.tensor_split(crew.count)[crew.rank]
             return [
-                (answers.prepare(_picked(images, part), network), part)
+                (answers.prepare(_sent(images[part], device), network), _sent(part, device))
                 for part in own.tensor_split(schedule.accumulate)
             ]
 
@@ -206,12 +206,12 @@ def _said(loss: float, scores: Mapping[str, float], speed: float) -> str:
     )
 
 
-def _order(count: int, batch: int, seed: int, done: int) -> Iterator[Tensor]:
+def _order(count: int, batch: int, seed: int, done: int, device: torch.device) -> Iterator[Tensor]:
     """Indices of each batch from step `done` on: a permutation an epoch, of seed and epoch alone; what is left over is dropped."""
     an_epoch = count // batch
     epoch, skip = divmod(done, an_epoch)
     while True:
-        shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).to(device)
         yield from shuffled[skip * batch : an_epoch * batch].split(batch)
         epoch, skip = epoch + 1, 0
 
@@ -224,8 +224,6 @@ def _own_randomness(seed: int) -> Generator[None]:
         yield
 
 
-def _picked(images: Tensor, index: Tensor) -> Tensor:
-    """Some of the images, on the index's device."""
-    if images.device == index.device:
-        return images[index]
-    return images[index.to(images.device)].pin_memory().to(index.device, non_blocking=True)
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; to a GPU without waiting for it."""
+    return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
