@@ -162,7 +162,7 @@ def test_the_state_that_is_kept_is_the_best_and_its_score_is_told(trained, metho
         assert fitted.score == pytest.approx(float(agreement))
 
 
-def test_the_best_is_kept_where_later_states_are_worse(trained, monkeypatch):
+def test_the_best_is_kept_where_later_states_are_worse_and_it_is_said(trained, monkeypatch, capsys):
     seen = []
     inner = answers.labels
 
@@ -175,8 +175,13 @@ def test_the_best_is_kept_where_later_states_are_worse(trained, monkeypatch):
         return found
 
     monkeypatch.setattr(answers, "labels", fading)
-    lure, fitted = fit_lure(None, trained, schedule=Schedule(6, 16))
+    lure, fitted = fit_lure(None, trained, schedule=Schedule(6, 16, lr=0.02), show=True)
     assert fitted.step == 3
+    remark = capsys.readouterr().err.splitlines()[-1]
+    assert remark == (
+        f"fit luring diverged: its score on the validation images was {fitted.score:.3f} after 3 steps, and that state is kept; at the end it was 0.000. "
+        "Fit again with a lower learning rate than 0.02."
+    )
     assert len(seen) == 6
     assert same(
         {f"0.{name}": tensor for name, tensor in weights(lure).items()},

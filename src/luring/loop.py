@@ -22,7 +22,7 @@ from luring import answers, average, rooms, stopping
 from luring.ahead import fetched
 from luring.errors import InputError
 from luring.processes import Processes
-from luring.progress import progress
+from luring.progress import progress, remark
 from luring.schedule import Schedule
 from luring.state import Reached
 from luring.state import load as _load
@@ -33,6 +33,9 @@ Log: TypeAlias = Callable[[Mapping[str, float], int], None]
 
 SAVE_EVERY = 20.0
 """Seconds between two saved states: what a kill can cost."""
+
+FELL = 0.1
+"""How far the score at the end is under the best one where a fit is said to have diverged."""
 
 LOOK_EVERY = 16
 """Steps after which a GPU is asked for the loss; more often it would wait for the answer. On the CPU each step's loss is looked at."""
@@ -104,6 +107,7 @@ def run(
         ):
             network.train()
             scores: dict[str, float] = {}
+            found = math.nan
             since, taken, shown = torch.zeros((), device=device), 0, math.nan
             while not ended():
                 rate = schedule.rate(done)
@@ -149,7 +153,13 @@ def run(
     network.eval()
     seconds = time.monotonic() - started
     images_per_second = (done - first) * batch / seconds
-    return Fitted(reached.best.score, reached.best.step, seconds, images_per_second, batches.waited / seconds)
+    best = reached.best
+    if show and crew.main and best.score - found > FELL:
+        remark(
+            f"{what} diverged: its score on the validation images was {best.score:.3f} after {best.step} steps, and that state is kept; at the end it was "
+            f"{found:.3f}. Fit again with a lower learning rate than {schedule.lr:g}."
+        )
+    return Fitted(best.score, best.step, seconds, images_per_second, batches.waited / seconds)
 
 
 def _backward(

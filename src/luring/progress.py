@@ -56,6 +56,11 @@ def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Gene
         yield _now_and_then(line, total, done, LINE_EVERY)
 
 
+def remark(sentence: str) -> None:
+    """Say on standard error what should be known of work that is done."""
+    Console(stderr=True).print(sentence, soft_wrap=True, highlight=False)
+
+
 def _now_and_then(
     show: Callable[[int, float, str], None], total: int, done: int, every: float
 ) -> Callable[[int, Note], None]:
