@@ -179,6 +179,13 @@ def test_fit_evaluate_and_report_from_a_folder_of_pictures(run, tmp_path, pictur
     (tmp_path / "e/report.html").unlink()
     assert run("report", "e").returncode == 0
     assert (tmp_path / "e/report.html").read_text() == page
+    for name in ("1", "2"):
+        (tmp_path / "both" / name).mkdir(parents=True)
+        (tmp_path / "both" / name / "rows.jsonl").write_text(rows)
+    both = run("report", "both")
+    assert both.returncode == 0
+    assert f"{Path('both/2')} is left out: it repeats cells of {Path('both/1')}." in both.stdout
+    assert (tmp_path / "both/report.html").read_text() == page
     other = run(*arguments, "--step", "0.02")
     assert other.returncode == 2
     assert "other settings" in other.stderr
