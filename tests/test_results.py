@@ -74,7 +74,7 @@ def test_mnist_luring_detects_what_the_papers_detects_on_other_targets(run):
     assert not short
 
 
-def test_mnist_a_longer_fit_lets_more_through_to_m_where_the_results_page_says():
+def test_mnist_luring_on_another_target_is_short_where_the_results_page_says():
     mean, short = against_the_paper(FITTED_LONGER, "ac_m")
     assert round(mean, 3) == -0.015
     assert short == {("mim", 0.4), ("dim", 0.4), ("mim-ti", 0.3), ("mim-ti", 0.4)}
