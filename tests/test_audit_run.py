@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from luring import bundle, cli, data, networks, rows, training
+from luring import answers, bundle, cli, data, networks, rows, training
+from luring.attacks import pgd
 from luring.audit import page, printed, tables, words
-from luring.audit.budget import BUDGETS
+from luring.audit.budget import ADVERSARIAL, BUDGETS
+from luring.audit.controls import controls
 from luring.audit.decision import search
 from luring.audit.defence import FOOLED, KEPT, remembering
 from luring.audit.run import Ladder, audit, drawn
 from luring.audit.tries import Setting
 from luring.errors import InputError
+from luring.metrics import accuracy
 from luring.training import Schedule
 
 torch.set_num_threads(1)
@@ -296,3 +299,42 @@ class TestPeers:
         found = search("hop-skip-jump", defence, "agreement", policy, own, setting).craft()
         ours = defence.fates(found.images, y)["agreement"] == FOOLED
         assert theirs.double().mean() <= ours.double().mean() + 0.02
+
+
+@pytest.fixture(scope="module")
+def hardened(fitted, tmp_path_factory):
+    """M of the bundle, M adversarially trained, and the digits."""
+    folder, digits = fitted
+    loaded, out = bundle.load(folder), tmp_path_factory.mktemp("hardened")
+    budget = BUDGETS["quick"].asked([ADVERSARIAL], 150)
+
+    def keep(name, make, train):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = make()
+        train(network, out / f"{name}.state")
+        return network.eval()
+
+    rivals = controls(
+        loaded, digits, budget, keep, remembering(), eps=0.15, fpr=0.1, seed=0, device="cpu", show=False
+    )  # fmt: skip
+    (rival,) = rivals
+    return loaded.target, rival.answer, digits
+
+
+def test_adversarial_training_makes_m_harder_to_fool(hardened):
+    target, hard, digits = hardened
+    x, y = digits.test.images[:100], digits.test.labels[:100]
+    kept = {}
+    for name, model in (("M", target), ("hard", hard)):
+        made = pgd(model, x, y, eps=0.15, step=0.15 / 8, steps=20)
+        kept[name] = accuracy(answers.labels(model, made), y)
+    assert kept["hard"] > kept["M"] + 0.3
+    assert accuracy(answers.labels(hard, digits.test.images), digits.test.labels) > 0.85
+
+
+def test_the_audited_target_is_left_as_it_was(hardened, fitted):
+    target, hard, _ = hardened
+    before = bundle.load(fitted[0]).target.state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+    assert any(not torch.equal(before[name], tensor) for name, tensor in hard.state_dict().items())

@@ -1,12 +1,17 @@
 """How much an audit spends, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from luring.errors import InputError
 
 BASE, TWIN, C_E, AUTOENCODER = "base", "twin", "c_e", "ae-kl"
 ADVERSARIAL, ADVERSARIAL_LURE = "adversarial", "adversarial-lure"
 TRAPDOOR = "trapdoor"
+
+RIVALS = (BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE)
+"""All rivals, in the order in which they are measured."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,24 @@ class Budget:
             joint=self.joint[:2],
         )
 
+    def asked(self, rivals: Sequence[str] | None, training: int | None) -> "Budget":
+        """The same with other rivals, or longer training of rivals and surrogates; what is `None` stays.
+
+        Raises:
+            InputError: no rival has that name, or there is nothing to train.
+        """
+        if unknown := [name for name in rivals or () if name not in RIVALS]:
+            raise InputError(f"there is no rival '{unknown[0]}': give some of {', '.join(RIVALS)}.")
+        if training is not None and training < 1:
+            raise InputError(f"rivals cannot be trained for {training} steps: give 1 or more.")
+        steps = self.training if training is None else training
+        return replace(
+            self,
+            controls=self.controls if rivals is None else tuple(name for name in RIVALS if name in rivals),
+            training=steps,
+            adversarial=max(1, round(self.adversarial * steps / self.training)),
+        )
+
     @property
     def check(self) -> "Budget":
         """What is spent on a sanity check, which compares an attack with itself."""
@@ -109,7 +132,7 @@ BUDGETS: Mapping[str, Budget] = MappingProxyType(
             targets=9,
             joint=("behind", "both", "ratio-behind", "ratio-both"),
             cuts=12,
-            controls=(BASE, TWIN, C_E, AUTOENCODER, TRAPDOOR, ADVERSARIAL, ADVERSARIAL_LURE),
+            controls=RIVALS,
             training=1000,
             learned=20_000,
             adversarial=600,

@@ -34,6 +34,9 @@ RATE = 3e-3
 LURES = 4
 """Times the steps of a rival classifier that a rival's lure is fitted for: it stays on a first plateau for long."""
 
+FURTHER = 2
+"""The same of a lure that goes on from the bundle's, behind that plateau."""
+
 PGD_STEPS = 7
 """Of adversarial training (Madry et al. 2018 take 7 for CIFAR10 and 40 for MNIST)."""
 
@@ -98,12 +101,12 @@ def controls(
     learned, held_out = dataset.train.images[: budget.learned], dataset.validation.images
     short = seen(dataset, schedule(max(budget.training, budget.adversarial)))
     train, validation = short.train, short.validation
-    fitting = replace(schedule(LURES * budget.training), precision="bfloat16")
 
     def policies(answer: nn.Module, other: nn.Module, *names: str):
         return calibrated(answer, other, names, learned, held_out, fpr, ask)
 
-    def fit_lure(method: training.Method, to: nn.Module) -> Callable[[nn.Module, Path], None]:
+    def fit_lure(method: training.Method, to: nn.Module, times: int) -> Callable[[nn.Module, Path], None]:
+        fitting = schedule(times * budget.training)
         asked = recipes.stored(bundle.config["settings"] if method == "luring" else {})
 
         def run(network: nn.Module, state: Path) -> None:
@@ -125,14 +128,14 @@ def controls(
         return run
 
     def fit_classifier(
-        name: str, steps: int, train: Split = train, validation: Split = validation, **more: object
+        name: str, steps: Schedule, train: Split = train, validation: Split = validation, **more: object
     ) -> Callable[[nn.Module, Path], None]:
         def run(network: nn.Module, state: Path) -> None:
             training.classifier(
                 network,
                 train,
                 validation,
-                schedule=schedule(steps),
+                schedule=steps,
                 seed=seed,
                 state=state,
                 show=show,
@@ -143,20 +146,24 @@ def controls(
         return run
 
     def hardened() -> nn.Module:
-        return keep(ADVERSARIAL, lambda: fresh(target), harden)
+        return keep(ADVERSARIAL, lambda: copied(target), harden)
 
     def harden(network: nn.Module, state: Path) -> None:
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
             # Random starts come from the run's own randomness, which a saved state holds.
             made = pgd(network, images, labels, eps=eps, step=2.5 * eps / PGD_STEPS, steps=PGD_STEPS)
-            # Half of them go all the way, the others a part of it: at the full radius alone a small network never leaves its first plateau.
+            # Half of them go all the way, the others a part of it: at the full radius alone a small network may stop telling classes apart.
             share = (2 * torch.rand(len(images), 1, 1, 1, device=images.device)).clamp_max(1)
             return images + share * (made - images)
 
-        fit_classifier(ADVERSARIAL, budget.adversarial, alter=perturb)(network, state)
+        # The last state: by clean images the first would be kept, which has unlearnt least.
+        last = replace(schedule(budget.adversarial), validations=1)
+        fit_classifier(ADVERSARIAL, last, alter=perturb)(network, state)
 
     def trapped(train: Split, validation: Split) -> nn.Module:
-        return keep(TRAPDOOR, lambda: fresh(target), fit_classifier(TRAPDOOR, budget.training, train, validation))
+        return keep(
+            TRAPDOOR, lambda: fresh(target), fit_classifier(TRAPDOOR, schedule(budget.training), train, validation)
+        )
 
     for name in budget.controls:
         if name == bundle.config["method"]:
@@ -164,11 +171,11 @@ def controls(
         if name == BASE:
             yield Defence(BASE, target, None, target, "M", policies(target, target, "target", "confidence"))
         elif name == TWIN:
-            twin = keep(TWIN, lambda: fresh(target), fit_classifier(TWIN, budget.training))
+            twin = keep(TWIN, lambda: fresh(target), fit_classifier(TWIN, schedule(budget.training)))
             yield Defence(TWIN, target, twin, twin, "the twin", policies(target, twin, "agreement", "score"))
         elif name in (C_E, AUTOENCODER):
             # The divergence from M's softmax is the cross-entropy to it less M's entropy, which no P can change: one network for both.
-            decoy = compose(keep("c_e", lambda: fresh(lure), fit_lure("c_e", target)), target).eval()
+            decoy = compose(keep("c_e", lambda: fresh(lure), fit_lure("c_e", target, LURES)), target).eval()
             if name == C_E:
                 yield Defence(C_E, target, decoy, decoy, "M∘P", policies(target, decoy, "agreement", "score"))
             else:
@@ -180,7 +187,9 @@ def controls(
             yield Defence(ADVERSARIAL, hardened(), None, hardened(), "M", policies(target, target, "target"))
         elif name == ADVERSARIAL_LURE:
             hard = hardened()
-            decoy = compose(keep(ADVERSARIAL_LURE, lambda: fresh(lure), fit_lure("luring", hard)), hard).eval()
+            decoy = compose(
+                keep(ADVERSARIAL_LURE, lambda: copied(lure), fit_lure("luring", hard, FURTHER)), hard
+            ).eval()
             yield Defence(ADVERSARIAL_LURE, hard, decoy, decoy, "M∘P", policies(hard, decoy, "agreement", "score"))
         else:
             raise InputError(f"there is no control '{name}'.")
@@ -207,10 +216,15 @@ def own_lure(bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, se
     return keep("own-lure", lambda: fresh(bundle.lure), run)
 
 
+def copied(network: nn.Module) -> nn.Module:
+    """The same network once more, to be trained further: what is learnt anew from less is found sooner from there (Jeddi et al. 2020)."""
+    return deepcopy(network).requires_grad_(True).train()
+
+
 def fresh(network: nn.Module) -> nn.Module:
     """A network of the same layers with new weights: each layer's own initial ones."""
-    copy = deepcopy(network)
+    copy = copied(network)
     for part in copy.modules():
         if callable(reset := getattr(part, "reset_parameters", None)):
             reset()
-    return copy.requires_grad_(True).train()
+    return copy

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import Device, Parts, Seed, app, place_of, writable
+from luring.cli.app import Device, Parts, Seed, app, names, place_of, writable
 from luring.cli.shown import show
 
 
@@ -17,6 +17,8 @@ def audit(
     out: Path,
     budget: Literal["quick", "full"] = "quick",
     eps: float = 0.1,
+    rivals: str | None = None,
+    training: int | None = None,
     parts: OmitArgPrefixes[Parts] = Parts(),  # noqa: B008
     label: str = "label",
     image: str = "image",
@@ -35,6 +37,9 @@ def audit(
         out: folder for rows.jsonl, report.html and the rivals' networks; a second run with the same folder goes on where the first stopped.
         budget: quick: few images, two rivals, minutes; full: more of everything and all rivals, about an hour on MNIST.
         eps: radius of the l-infinity ball, images in [0, 1].
+        rivals: names with commas between, of base, twin, c_e, ae-kl, trapdoor, adversarial, adversarial-lure, where they are not the budget's.
+        training: steps, of 64 images, that a rival or a surrogate is trained for, where they are not the budget's (quick 250, full 1000): colour
+            images want more. A rival's lure takes four times as many.
         parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
@@ -48,7 +53,8 @@ def audit(
     place, folder = place_of(device), writable(out)
     loaded = bundle_room.load(bundle, **vars(parts))
     images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
-    rows_ = audit_(loaded, bundle, images, folder, BUDGETS[budget], scale=budget, eps=eps, seed=seed, device=place)
+    spent = BUDGETS[budget].asked(None if rivals is None else names(rivals), training)
+    rows_ = audit_(loaded, bundle, images, folder, spent, scale=budget, eps=eps, seed=seed, device=place)
     show(rows_, folder)
     if any(not check["passed"] for row in rows_ if row["kind"] == "sanity" for check in row["checks"]):
         sys.exit(1)
