@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import guard
+from luring import guard, progress
 from luring.errors import InputError
 from luring.guard import Detector, reference, score, threshold
 from test_attacks import generator
@@ -122,6 +122,18 @@ def calibrated(pair, policy="score"):
     if policy == "score":
         detector.infer_threshold(images(1000, seed=1), 0.05)
     return detector
+
+
+def test_it_tells_what_takes_long_and_only_where_wanted(pair, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    Detector(*pair, batch=100, show=True).fit(images(300))
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said if line.startswith("asking M∘P")] == [
+        f"asking M∘P: {n} of 300" for n in (100, 200, 300)
+    ]
+    assert all(line.endswith(" s left") for line in said)
+    Detector(*pair, batch=100).fit(images(300))
+    assert capsys.readouterr().err == ""
 
 
 def test_it_rejects_what_was_asked_of_images_it_has_not_seen(pair):

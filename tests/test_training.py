@@ -237,6 +237,15 @@ def test_half_precision_keeps_weights_whole(trained):
     assert {p.dtype for p in lure.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("precision", "slow", "said"), [("bfloat16", True, True), ("bfloat16", False, False), ("float32", True, False)]
+)
+def test_a_processor_without_half_precision_is_told_of(trained, precision, slow, said, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "emulated", lambda _: slow)
+    fit_lure(None, trained, schedule=Schedule(1, 16, precision=precision), show=True)
+    assert ("--precision float32" in capsys.readouterr().err) is said
+
+
 class Gives(nn.Module):
     def __init__(self, change):
         super().__init__()

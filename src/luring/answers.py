@@ -5,6 +5,7 @@ from torch import Tensor
 
 from luring.errors import InputError
 from luring.frozen import frozen
+from luring.progress import progress
 from luring.types import Classifier
 
 AT_ONCE, VALUES = 500, 2**21
@@ -45,13 +46,14 @@ def check_logits(logits: object, batch: int) -> Tensor:
     return logits
 
 
-def logits(model: Classifier, images: Tensor, *, batch: int | None = None) -> Tensor:
+def logits(model: Classifier, images: Tensor, *, batch: int | None = None, told: str | None = None) -> Tensor:
     """Logits of all images, without gradients and in evaluation mode.
 
     Args:
         model: images to logits.
         images: [n, channels, height, width]; bytes are divided by 255, floats taken as they are.
         batch: images at a time; what `at_once` says where none is given.
+        told: what the progress calls it; `None` shows none.
 
     Returns:
         [n, classes], on the model's device.
@@ -59,10 +61,11 @@ def logits(model: Classifier, images: Tensor, *, batch: int | None = None) -> Te
     Raises:
         InputError: the model's output is not [batch, classes].
     """
-    with frozen(model), torch.no_grad():
-        parts = [
-            check_logits(model(prepare(part, model)), len(part)) for part in images.split(batch or at_once(images))
-        ]
+    parts: list[Tensor] = []
+    with frozen(model), torch.no_grad(), progress(told or "", len(images), show=told is not None) as advance:
+        for part in images.split(batch or at_once(images)):
+            parts.append(check_logits(model(prepare(part, model)), len(part)))
+            advance(len(part), "")
     return torch.cat(parts)
 
 

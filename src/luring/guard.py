@@ -176,7 +176,15 @@ class Detector:
     Its answers are for the operator alone: whoever queries the decoy must learn neither M's label nor the decision.
     """
 
-    def __init__(self, target: Classifier, decoy: Classifier, *, policy: str = "score", batch: int = 500) -> None:
+    def __init__(
+        self,
+        target: Classifier,
+        decoy: Classifier,
+        *,
+        policy: str = "score",
+        batch: int = 500,
+        show: bool = False,
+    ) -> None:
         """A detector that knows nothing yet.
 
         Args:
@@ -184,13 +192,14 @@ class Detector:
             decoy: M∘P, images to logits of the same classes.
             policy: one of `POLICIES`.
             batch: images at a time.
+            show: show progress where many images are asked about.
 
         Raises:
             InputError: no such policy.
         """
         if policy not in POLICIES:
             raise InputError(f"there is no policy '{policy}': give one of {', '.join(POLICIES)}.")
-        self.target, self.decoy, self.policy, self.batch = target, decoy, policy, batch
+        self.target, self.decoy, self.policy, self.batch, self.show = target, decoy, policy, batch, show
         self.reference: Reference | None = None
         self.threshold: float | None = None if policy in CHOSEN else 0.5
         self.fpr: float | None = None
@@ -293,7 +302,10 @@ class Detector:
         return found
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        m, mop = (answers.logits(model, images, batch=self.batch).cpu() for model in (self.target, self.decoy))
+        m, mop = (
+            answers.logits(model, images, batch=self.batch, told=f"asking {name}" if self.show else None).cpu()
+            for name, model in (("M", self.target), ("M∘P", self.decoy))
+        )
         if m.shape != mop.shape:
             raise InputError(f"M answers {m.shape[1]} classes and M∘P {mop.shape[1]}: give a decoy of this target.")
         return m, mop

@@ -23,7 +23,7 @@ from luring.ahead import fetched
 from luring.errors import InputError
 from luring.processes import Processes
 from luring.progress import progress, remark
-from luring.schedule import Schedule
+from luring.schedule import Schedule, emulated
 from luring.state import Reached
 from luring.state import load as _load
 from luring.state import save as _save
@@ -79,6 +79,10 @@ def run(
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings, what = json.dumps(identity, sort_keys=True), f"fit {identity['fit']}"
+    if show and crew.main and schedule.precision == "bfloat16" and emulated(device):
+        remark(
+            f"{what}: this processor does not compute in bfloat16 itself, and takes many times as long as in float32: begin again with --precision float32."
+        )
     batch, steps = min(schedule.batch, len(images)), schedule.steps
     told = stopping.waiting() if state is not None else nullcontext(lambda: 0)
     with crew.together(kept(state)), _own_randomness(seed), told as signalled:

@@ -51,7 +51,8 @@ def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Gene
 
         def line(reached: int, per_piece: float, note: str) -> None:
             left = per_piece * (total - reached)
-            console.print(f"{what}: {reached} of {total}, {left:.0f} s left, {note}", soft_wrap=True, highlight=False)
+            said = f"{what}: {reached} of {total}, {left:.0f} s left" + (f", {note}" if note else "")
+            console.print(said, soft_wrap=True, highlight=False)
 
         yield _now_and_then(line, total, done, LINE_EVERY)
 

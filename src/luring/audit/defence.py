@@ -128,15 +128,16 @@ Ask: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 """From a classifier and images to its logits."""
 
 
-def remembering() -> Ask:
-    """`answers.logits` that asks a network about the same clean images once, for all who want to know; the images must not change."""
+def remembering(*, show: bool = False) -> Ask:
+    """`answers.logits` that asks a network about the same clean images once, for all who want to know, with progress if wanted; the images must not change."""
     # With the images, so that no others can come to lie where they lay.
     known: dict[tuple[nn.Module, int, int], tuple[Tensor, Tensor]] = {}
 
     def ask(model: nn.Module, images: Tensor) -> Tensor:
         key = model, images.data_ptr(), len(images)
         if key not in known:
-            known[key] = images, answers.logits(_faster(model, images), images)
+            told = f"asking about {len(images)} clean images" if show else None
+            known[key] = images, answers.logits(_faster(model, images), images, told=told)
         return known[key][1]
 
     return ask

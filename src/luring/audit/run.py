@@ -76,7 +76,7 @@ def audit(
     run = Run(experiment, out, seed, device, show)
     clean = drawn(dataset, budget.n, seed)
     setting = Setting(clean, eps, budget, seed)
-    ladder = Ladder(run, setting, dataset)
+    ladder = Ladder(run, setting, dataset, ask=remembering(show=show))
     guard = controls.audited(bundle, folder, dataset, ladder.ask, device)
     ladder.clean(guard)
     ladder.climb(guard)

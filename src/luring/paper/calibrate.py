@@ -24,7 +24,9 @@ ROC = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """False-alarm rates that the ROC is stored at."""
 
 
-def calibrated(bundle: Bundle, dataset: Dataset, *, fpr: float = 0.01, device: str = "cpu") -> Detector:
+def calibrated(
+    bundle: Bundle, dataset: Dataset, *, fpr: float = 0.01, device: str = "cpu", show: bool = True
+) -> Detector:
     """A bundle's guard by the policy `score`: learned from training images, its threshold set on validation images.
 
     Args:
@@ -32,12 +34,14 @@ def calibrated(bundle: Bundle, dataset: Dataset, *, fpr: float = 0.01, device: s
         dataset: the one it was fitted to, or one like it.
         fpr: wanted false-alarm rate.
         device: of the networks.
+        show: show progress.
 
     Raises:
         InputError: other images than the bundle's, or too few for `fpr`.
     """
     check_shape(bundle, dataset)
-    detector = Detector(bundle.target.to(device), bundle.decoy.to(device)).fit(dataset.train.images[:LEARNED_FROM])
+    detector = Detector(bundle.target.to(device), bundle.decoy.to(device), show=show)
+    detector.fit(dataset.train.images[:LEARNED_FROM])
     detector.infer_threshold(dataset.validation.images, fpr)
     return detector
 
