@@ -31,10 +31,11 @@ def progress(what: str, total: int, *, done: int = 0, show: bool = True) -> Gene
     Yields:
         A function to call with the number of pieces just done and a note (a loss, a rate).
     """
-    console = Console(stderr=True)
     if not show:
         yield lambda _pieces, _note: None
-    elif console.is_terminal:
+        return
+    console = Console(stderr=True)
+    if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -39,7 +39,7 @@ def audit(
         eps: radius of the l-infinity ball, images in [0, 1].
         rivals: names with commas between, of base, twin, c_e, ae-kl, trapdoor, adversarial, adversarial-lure, where they are not the budget's.
         training: steps, of 64 images, that a rival or a surrogate is trained for, where they are not the budget's (quick 250, full 1000): colour
-            images want more. A rival's lure takes four times as many.
+            images want more. A rival's lure takes two to four times as many.
         parts: what the bundle does not hold.
         label: name of the label column.
         image: name of the image column.
@@ -50,10 +50,10 @@ def audit(
     from luring.audit.budget import BUDGETS
     from luring.audit.run import audit as audit_
 
+    spent = BUDGETS[budget].asked(None if rivals is None else names(rivals), training)
     place, folder = place_of(device), writable(out)
     loaded = bundle_room.load(bundle, **vars(parts))
     images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
-    spent = BUDGETS[budget].asked(None if rivals is None else names(rivals), training)
     rows_ = audit_(loaded, bundle, images, folder, spent, scale=budget, eps=eps, seed=seed, device=place)
     show(rows_, folder)
     if any(not check["passed"] for row in rows_ if row["kind"] == "sanity" for check in row["checks"]):
