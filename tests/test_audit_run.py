@@ -125,6 +125,8 @@ def test_a_second_run_computes_nothing_anew(fitted, audited, monkeypatch):
     again = audit(bundle.load(folder), folder, digits, out, TINY, scale="tiny", eps=0.15, show=False)
     # As they are written: JSON knows lists, no tuples.
     assert [row["asked"] for row in again] == [row["asked"] for row in found]
+    fewer = replace(TINY, controls=("base",))
+    assert len(audit(bundle.load(folder), folder, digits, out, fewer, scale="tiny", eps=0.15, show=False)) == len(found)
     assert (out / "rows.jsonl").read_bytes() == before
     with pytest.raises(InputError, match="other settings"):
         audit(bundle.load(folder), folder, digits, out, replace(TINY, n=17), scale="tiny", eps=0.15, show=False)

@@ -233,7 +233,7 @@ class Ladder:
                 "classes": list(self.dataset.classes),
             }
 
-        self.run.cell(names, {**defence.weights(), "budget": asdict(self.setting.budget)}, compute)
+        self.run.cell(names, {**defence.weights(), "budget": _spent(self.setting.budget)}, compute)
 
     def denied(self, defence: Defence) -> None:
         """Rung 7, a row a policy that can refuse."""
@@ -254,7 +254,7 @@ class Ladder:
         """Rung 8: the checks that attack anew, those of the rows, and the loss surfaces."""
         few = self.few
         shared = {"architecture": defence.name, "eps": self.setting.eps, "rung": 8}
-        settings = {**defence.weights(), "choice": few.clean.digest, "budget": asdict(few.budget)}
+        settings = {**defence.weights(), "choice": few.clean.digest, "budget": _spent(few.budget)}
         self.run.cell(
             {"kind": "sanity", "check": "attacked", "n": len(few.clean.labels), **shared},
             settings,
@@ -291,6 +291,11 @@ def compared(defence: Defence, mine: Sequence[Row]) -> list[sanity.Check]:
             shares = float((knows[:n] == FOOLED).mean()), float((others[:n] == FOOLED).mean())
             found.append(sanity.ahead(name, *shares, n, by=("rung 5", told)))
     return found
+
+
+def _spent(budget: Budget) -> dict[str, Any]:
+    """A budget as settings hold it: which rivals there are changes nothing of each, so that one can be added later."""
+    return {name: value for name, value in asdict(budget).items() if name != "controls"}
 
 
 def _by_queries(attempt: Try) -> bool:
