@@ -170,6 +170,24 @@ def test_the_words_are_made_of_the_figures(audited):
     assert words.fine(guard.accuracy.mean) in told
 
 
+def test_what_is_fooled_less_at_the_price_of_accuracy_is_named_with_its_price(audited):
+    """It is no rival, but who reads that everything is fooled must not think that nothing helps."""
+    _, found = audited
+    hard = [row for row in found if row["architecture"] == "adversarial-lure"]
+    kept = base64.b64encode(bytes(TINY.n)).decode()
+    for right, named in ((0.5, True), (1.0, False)):
+        planted = [row for row in found if row not in hard] + [
+            {**row, "accuracy": right, "rejected": {"score": [0.0, 0.0, 0.1]}, "policies": {"score": {}}}
+            if row["kind"] == "clean"
+            else {**row, "fates": {"score": kept}}
+            if row["kind"] == "audit"
+            else row
+            for row in hard
+        ]
+        told = " ".join(words.told(planted))
+        assert ("its price is accuracy, 50.0 % of the clean images." in told) is named
+
+
 def test_a_guard_that_helps_is_said_to_and_one_that_does_not_is_not():
     def outcome(share, n=400):
         value = tables.Value(share, float("nan"), 1)

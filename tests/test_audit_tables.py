@@ -2,7 +2,7 @@
 
 import pytest
 
-from luring.audit.tables import LOST, REJECTED, Guarded, rivals, usable
+from luring.audit.tables import LOST, REJECTED, Guarded, dearer, rivals, usable
 from luring.paper.tables import Value
 
 
@@ -26,6 +26,11 @@ GUARD = defence("luring")
 )
 def test_who_refuses_too_much_or_answers_at_random_is_no_rival(other, counts):
     assert rivals([GUARD, other]) == ([other] if counts else [])
+
+
+def test_what_costs_accuracy_is_told_apart_from_what_refuses():
+    costly = defence("adversarial", "target", accuracy=0.7, rejected=0.0)
+    assert dearer([GUARD, defence("twin"), costly, defence("c_e", rejected=0.9)]) == [costly]
 
 
 def test_what_is_not_usable_has_no_least_share():

@@ -130,6 +130,11 @@ def usable(found: Sequence[Guarded]) -> list[Guarded]:
     return [one for one in found if one.rejected.mean <= REJECTED and one.accuracy.mean >= least]
 
 
+def dearer(found: Sequence[Guarded]) -> list[Guarded]:
+    """Of `guarded`, those that refuse few clean images, but answer rightly on so many fewer than the guard that they are not `usable`."""
+    return [one for one in found if one.rejected.mean <= REJECTED and one not in usable(found)]
+
+
 def rivals(found: Sequence[Guarded]) -> list[Guarded]:
     """Of `guarded`, those that the guard is compared with.
 

@@ -29,7 +29,7 @@ DEFENCES = {
     AUTOENCODER: "Autoencoder (KL)",
     TRAPDOOR: "M with trapdoors",
     ADVERSARIAL: "M, adversarially trained",
-    ADVERSARIAL_LURE: "the same, with a lure",
+    ADVERSARIAL_LURE: "M, adversarially trained, with a lure",
 }
 
 POLICIES = {
@@ -90,7 +90,7 @@ def told(rows: Sequence[Row]) -> list[str]:
     base = next((one for one in guarded if (one.architecture, one.policy) == (BASE, "target")), None)
     found = [_clean(guard, rows), _unaware(guard, base, eps)]
     found += [text for text in (_elsewhere(guard, base), _knowing(guard, base), _worth(guard, base)) if text]
-    found += [text for text in (_rivals(guarded), _denied(rows, guard)) if text]
+    found += [text for text in (_rivals(guarded), _dearer(guarded), _denied(rows, guard)) if text]
     return found
 
 
@@ -180,6 +180,21 @@ def _rivals(guarded: Sequence[Guarded]) -> str:
     if not told_:
         return ""
     return f"The best rival, each with its threshold set on clean images, is fooled by {listing(told_)}."
+
+
+def _dearer(guarded: Sequence[Guarded]) -> str:
+    """What an adversary who knows everything fools less often than the guard, at a price in accuracy that makes it no rival."""
+    guard = guarded[0]
+    others = [one for one in tables.dearer(guarded) if 5 in one.rungs]
+    if 5 not in guard.rungs or not others:
+        return ""
+    least = min(others, key=lambda one: one.rungs[5].fooled.mean)
+    if tables.better(least.rungs[5], guard.rungs[5]) is not True:
+        return ""
+    return (
+        f"Who knows everything fools {defence(least.architecture)} ({policy(least.policy)}) on {share(least.rungs[5].fooled.mean)}; its price is accuracy, "
+        f"{fine(least.accuracy.mean)} of the clean images."
+    )
 
 
 def _denied(rows: Sequence[Row], guard: Guarded) -> str:
