@@ -31,6 +31,9 @@ LONGER = (1, 2, 4)
 ALL = 0.98
 """Share of the images that an attack without a bound must fool."""
 
+FAR = 4
+"""Times the audit's own steps that it may take: it has a long way to go, and towards one wrong class after the other."""
+
 DIRECTIONS = 8
 """Random directions that a gradient is compared along."""
 
@@ -165,7 +168,7 @@ def _swept(on: str, fooled: Any, setting: Setting) -> list[Check]:
     return [
         rising("radius", on, radii, by_radius, n),
         rising("steps", on, [float(count) for count in counts], by_steps, n),
-        nothing_left(on, fooled(1.0, steps), n),
+        nothing_left(on, fooled(1.0, FAR * steps), n),
     ]
 
 
