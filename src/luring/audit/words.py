@@ -29,7 +29,7 @@ DEFENCES = {
     AUTOENCODER: "Autoencoder (KL)",
     TRAPDOOR: "M with trapdoors",
     ADVERSARIAL: "M, adversarially trained",
-    ADVERSARIAL_LURE: "M, adversarially trained, with a lure",
+    ADVERSARIAL_LURE: "Adversarial M with a lure",
 }
 
 POLICIES = {
