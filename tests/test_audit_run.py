@@ -335,10 +335,9 @@ def hardened(fitted, tmp_path_factory):
         train(network, out / f"{name}.state")
         return network.eval()
 
-    rivals = controls(
+    (rival,) = controls(
         loaded, digits, budget, keep, remembering(), eps=0.15, fpr=0.1, seed=0, device="cpu", show=False
-    )  # fmt: skip
-    (rival,) = rivals
+    )
     return loaded.target, rival.answer, digits
 
 

@@ -211,6 +211,7 @@ def test_every_kind_of_classifier_went_the_whole_way(kind):
         ("mnist-strong-audit", "quick", 0, [0, 0, 0.225, 0.2, 1, 0]),
         ("mnist-strong-audit", "quick", 1, [0, 0.05, 0.225, 0.2875, 1, 0.15]),
         ("mnist-strong-audit", "quick", 2, [0, 0, 0.2375, 0.2875, 1, 0]),
+        ("cifar10-audit", "quick", 0, [0.4875, 0.1, 0.3375, 0.7375, 1, 0.1]),
     ],
 )
 def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):

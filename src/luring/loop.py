@@ -81,7 +81,7 @@ def run(
     settings, what = json.dumps(identity, sort_keys=True), f"fit {identity['fit']}"
     if show and crew.main and schedule.precision == "bfloat16" and emulated(device):
         remark(
-            f"{what}: this processor does not compute in bfloat16 itself, and takes many times as long as in float32: begin again with --precision float32."
+            f"{what}: this processor does not compute in bfloat16 itself, and takes longer than in float32: begin again with --precision float32."
         )
     batch, steps = min(schedule.batch, len(images)), schedule.steps
     told = stopping.waiting() if state is not None else nullcontext(lambda: 0)

@@ -86,6 +86,6 @@ class Schedule:
 
 
 def emulated(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by way of float32 there: on processors without AVX-512 or AMX it is, at a twentieth of the speed."""
+    """Whether bfloat16 is computed by way of float32 there: it is on processors without AVX-512 or AMX, and is then slower than float32."""
     known = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return device.type == "cpu" and not known

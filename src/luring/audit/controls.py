@@ -128,14 +128,14 @@ def controls(
         return run
 
     def fit_classifier(
-        name: str, steps: Schedule, train: Split = train, validation: Split = validation, **more: object
+        name: str, plan: Schedule, train: Split = train, validation: Split = validation, **more: object
     ) -> Callable[[nn.Module, Path], None]:
         def run(network: nn.Module, state: Path) -> None:
             training.classifier(
                 network,
                 train,
                 validation,
-                schedule=steps,
+                schedule=plan,
                 seed=seed,
                 state=state,
                 show=show,
@@ -184,7 +184,8 @@ def controls(
             honeypot, watch = trapdoor.trained(short, seed, trapped)
             yield Defence(TRAPDOOR, honeypot, watch, honeypot, "M", policies(honeypot, watch, "signature"))
         elif name == ADVERSARIAL:
-            yield Defence(ADVERSARIAL, hardened(), None, hardened(), "M", policies(target, target, "target"))
+            hard = hardened()
+            yield Defence(ADVERSARIAL, hard, None, hard, "M", policies(target, target, "target"))
         elif name == ADVERSARIAL_LURE:
             hard = hardened()
             decoy = compose(

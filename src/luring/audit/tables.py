@@ -132,7 +132,8 @@ def usable(found: Sequence[Guarded]) -> list[Guarded]:
 
 def dearer(found: Sequence[Guarded]) -> list[Guarded]:
     """Of `guarded`, those that refuse few clean images, but answer rightly on so many fewer than the guard that they are not `usable`."""
-    return [one for one in found if one.rejected.mean <= REJECTED and one not in usable(found)]
+    good = usable(found)
+    return [one for one in found if one.rejected.mean <= REJECTED and one not in good]
 
 
 def rivals(found: Sequence[Guarded]) -> list[Guarded]:
