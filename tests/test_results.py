@@ -207,6 +207,7 @@ def test_every_kind_of_classifier_went_the_whole_way(kind):
     ("folder", "scale", "seed", "past"),
     [
         ("mnist-audit", "full", 0, [0.05, 0, 0.54, 0.85, 1, 1]),
+        ("mnist-narrow-audit", "full", 0, [0.267, 0, 0.975, 0.975, 1, 1]),
         ("mnist-strong-audit", "full", 0, [0, 0, 0.45, 0.217, 1, 0.95]),
         ("mnist-strong-audit", "quick", 0, [0, 0, 0.225, 0.2, 1, 0]),
         ("mnist-strong-audit", "quick", 1, [0, 0.05, 0.225, 0.2875, 1, 0.15]),
@@ -222,7 +223,9 @@ def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):
     assert fooled == pytest.approx(past, abs=0.005)
 
 
-@pytest.mark.parametrize("folder", ["mnist-audit", "mnist-strong-audit", "cifar10-audit", "digits-audit"])
+@pytest.mark.parametrize(
+    "folder", ["mnist-audit", "mnist-narrow-audit", "mnist-strong-audit", "cifar10-audit", "digits-audit"]
+)
 def test_no_sanity_check_failed(folder):
     checks = [
         check

@@ -174,16 +174,24 @@ def lure(
     train, validation = (_placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
+
+    def target_logits(model: nn.Module, images: Tensor) -> Tensor:
+        # Of many images this takes minutes.
+        return answers.logits(model, images, told="asking M" if show and crew.main else None)
+
+    def two_best(model: nn.Module, images: Tensor) -> Tensor:
+        return target_logits(model, images).topk(2, dim=1).indices
+
     with crew.together(loop.kept(state)):
-        wanted, likely = _asked(crew, _two_best, target, validation).unbind(1)
+        wanted, likely = _asked(crew, two_best, target, validation).unbind(1)
         if method == "auto" or moves is not None:  # learns nothing from the target, or asks it at each step
             top, first, second = None, wanted, likely
         elif method == "c_e":
-            top = _asked(crew, answers.logits, target, train)
+            top = _asked(crew, target_logits, target, train)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
-            first, second = _asked(crew, _two_best, target, train).unbind(1)
+            first, second = _asked(crew, two_best, target, train).unbind(1)
     decoy = nn.Sequential(network, target)
 
     def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None) -> Tensor:
@@ -253,10 +261,6 @@ def lure(
 def _asked(crew: Processes, what: Callable[[nn.Module, Tensor], Tensor], model: nn.Module, images: Tensor) -> Tensor:
     """What a model answers to all images (`answers.labels`, say), each process asking it for some."""
     return crew.spread(lambda part: what(model, part), images, answers.at_once(images))
-
-
-def _two_best(model: nn.Module, images: Tensor) -> Tensor:
-    return answers.logits(model, images).topk(2, dim=1).indices
 
 
 def _digest(labels: Tensor) -> str:

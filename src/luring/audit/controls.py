@@ -20,10 +20,8 @@ from luring.data import Dataset, Split
 from luring.errors import InputError
 from luring.guard import Detector
 from luring.networks import compose
+from luring.paper.calibrate import LEARNED_FROM
 from luring.training import Schedule
-
-LEARNED_FROM = 20_000
-"""Training images whose answers the guard's score is learned from, at most, where the bundle has none."""
 
 FPR = 0.01
 """False-alarm rate of a guard that the bundle has none of, and then of its rivals."""

@@ -20,6 +20,7 @@ from luring.weights import digest
 
 LEARNED_FROM = 20_000
 """Training images whose answers the score is learned from, at most."""
+
 ROC = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """False-alarm rates that the ROC is stored at."""
 
