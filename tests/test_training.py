@@ -91,12 +91,14 @@ def test_the_target_is_left_as_it_was(method):
 
 def test_progress_tells_loss_accuracy_agreement_rate_and_time_left(monkeypatch, capsys, trained):
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(answers, "AT_ONCE", 25)
     fit_lure(target=trained, show=True, truth=answers.labels(trained, IMAGES[:30]))
     asked, lines = [], capsys.readouterr().err.splitlines()
     while lines[0].startswith("asking M: "):
         asked.append(lines.pop(0))
-    # Before the first step its labels and runners-up, of the validation images and of the others.
-    assert asked == [f"asking M: {n} of {n}, 0 s left" for n in (30, len(IMAGES))]
+    # Before the first step its labels and runners-up, of the validation images and of the others, some at a time.
+    reached = [(min(done, n), n) for n in (30, len(IMAGES)) for done in range(25, n + 25, 25)]
+    assert asked == [f"asking M: {done} of {n}, 0 s left" for done, n in reached]
     assert len(lines) == 12
     # The labels given are the target's own: accuracy and agreement are the same number.
     told = r"fit luring: 12 of 12, 0 s left, loss -?\d+\.\d{3}, validation accuracy (\d\.\d{4}), agreement (\d\.\d{4}), \d+ images/s"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from luring.errors import InputError
+from luring.progress import progress
 from luring.stopping import LOST, Stopped
 
 TIMEOUT = timedelta(minutes=30)
@@ -71,19 +72,27 @@ class Processes:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
-    def spread(self, function: Callable[[Tensor], Tensor], images: Tensor, part: int) -> Tensor:
+    def spread(
+        self, function: Callable[[Tensor], Tensor], images: Tensor, part: int, *, told: str | None = None
+    ) -> Tensor:
         """`function` of all images, each process taking some; every process gets the whole.
 
         Args:
             function: from some images to a tensor with a row for each.
             images: [n, channels, height, width], the same in every process.
             part: images given to `function` at a time: the same parts, whatever the number of processes, and so the same numbers.
+            told: what the progress over this process's share calls it; `None` shows none.
 
         Returns:
             [n, …], bit for bit what one process gives.
         """
         parts = images.split(part)
-        own = {index: function(parts[index]) for index in range(self.rank, len(parts), self.count)}
+        share = range(self.rank, len(parts), self.count)
+        own: dict[int, Tensor] = {}
+        with progress(told or "", sum(len(parts[index]) for index in share), show=told is not None) as advance:
+            for index in share:
+                own[index] = function(parts[index])
+                advance(len(parts[index]), "")
         if self.count == 1:
             return torch.cat(list(own.values()))
         like = own[self.rank] if own else function(parts[0])

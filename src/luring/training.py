@@ -175,23 +175,17 @@ def lure(
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
 
-    def target_logits(model: nn.Module, images: Tensor) -> Tensor:
-        # Of many images this takes minutes.
-        return answers.logits(model, images, told="asking M" if show and crew.main else None)
-
-    def two_best(model: nn.Module, images: Tensor) -> Tensor:
-        return target_logits(model, images).topk(2, dim=1).indices
-
+    asking = "asking M" if show and crew.main else None  # of many images this takes minutes
     with crew.together(loop.kept(state)):
-        wanted, likely = _asked(crew, two_best, target, validation).unbind(1)
+        wanted, likely = _asked(crew, _two_best, target, validation, asking).unbind(1)
         if method == "auto" or moves is not None:  # learns nothing from the target, or asks it at each step
             top, first, second = None, wanted, likely
         elif method == "c_e":
-            top = _asked(crew, target_logits, target, train)
+            top = _asked(crew, answers.logits, target, train, asking)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
-            first, second = _asked(crew, two_best, target, train).unbind(1)
+            first, second = _asked(crew, _two_best, target, train, asking).unbind(1)
     decoy = nn.Sequential(network, target)
 
     def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None) -> Tensor:
@@ -258,9 +252,19 @@ def lure(
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
 
 
-def _asked(crew: Processes, what: Callable[[nn.Module, Tensor], Tensor], model: nn.Module, images: Tensor) -> Tensor:
-    """What a model answers to all images (`answers.labels`, say), each process asking it for some."""
-    return crew.spread(lambda part: what(model, part), images, answers.at_once(images))
+def _asked(
+    crew: Processes,
+    what: Callable[[nn.Module, Tensor], Tensor],
+    model: nn.Module,
+    images: Tensor,
+    told: str | None = None,
+) -> Tensor:
+    """What a model answers to all images (`answers.labels`, say), each process asking it for some; `told` is what the progress calls it."""
+    return crew.spread(lambda part: what(model, part), images, answers.at_once(images), told=told)
+
+
+def _two_best(model: nn.Module, images: Tensor) -> Tensor:
+    return answers.logits(model, images).topk(2, dim=1).indices
 
 
 def _digest(labels: Tensor) -> str:
