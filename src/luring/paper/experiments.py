@@ -182,6 +182,8 @@ FAST = Schedule(1500, lr=3e-3)
 COLOUR = _short(4000, lr=5e-3, beta2=0.99)
 # The paper moves nothing on SVHN; it has eight times the part's images.
 FEW = Moves(angle=10.0, shift=3 / 32)
+CROPS = Moves(shift=4 / 32, mirror=True)
+LONG = _short(6000, lr=5e-3, beta2=0.99)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -347,18 +349,18 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lures=MappingProxyType(
                 {
                     "stack": Lure(_short(3000)),
-                    "c_e": Lure(_short(3000, lr=5e-3, beta2=0.99)),
-                    "luring": Lure(_short(3000, lr=5e-3, beta2=0.99), asked("paper", lam=0.15)),
+                    "c_e": Lure(LONG, moves=CROPS),
+                    "luring": Lure(LONG, asked("paper", lam=0.2), moves=CROPS),
                 }
             ),
-            apart=MappingProxyType({"luring_alt": Lure(_short(3000, lr=5e-3, beta2=0.99))}),
+            apart=MappingProxyType({"luring_alt": Lure(LONG, moves=CROPS)}),
             attacks=_colour_attacks(24, 0.01, (0.3, 0.6, 1.0), (1, 3, 5), 0.6),
             extras=_further(16, 0.01, samples=5, budget=1000, turned=True),
             eps=(0.02, 0.03, 0.04),
             n=300,
             search_n=60,
             converged=MappingProxyType({100: 0.01}),
-            moves=Moves(shift=4 / 32, mirror=True),
+            moves=CROPS,
             opposite=True,
         ),
     }
