@@ -114,7 +114,7 @@ def caveat(rows: Sequence[Row]) -> str:
     dataset, scale = rows[0]["dataset"], rows[0]["scale"]
     if dataset not in words.COMPLETE or scale == "custom":
         return ""
-    said = [] if scale == "paper" else ["Networks narrower than the paper's, fitted for minutes"]
+    said = [] if scale == "paper" else ["Networks narrower than the paper's, fitted more briefly"]
     whole = words.section(dataset, scale)
     said += (
         []
