@@ -174,8 +174,11 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     lines = papers(found)
     assert len(lines) == 21
     assert min(above(lines, "c_e")) >= 0.02
-    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.127, abs=0.005)
+    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.128, abs=0.005)
     assert max(above(lines, "stack")) < 0
+    still = papers(rows.read(RESULTS / "cifar10-still/rows.jsonl"))
+    for name, dac in (("luring", [0.30, 0.24]), ("c_e", [0.22, 0.11])):  # accuracy is paid for with strength
+        assert [round(statistics.fmean(line.cells[name]["dac"].mean for line in of), 2) for of in (still, lines)] == dac
     masked = [line.cells["luring"]["ac_mop"].mean for line in lines if line.attack != "fgsm"]
     assert max(masked) < 0.015
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(found)}

@@ -9,15 +9,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from luring import recipes
-from luring.augment import Moves
 from luring.paper.experiments import EXPERIMENTS, Attacked, Experiment, Lure, table_2
 from luring.training import Schedule
 
 
-def _trial(
-    schedule: Schedule, recipe: str, asked: recipes.Asked, network: str | None = None, moves: Moves | None = None
-) -> Lure:
-    return Lure(schedule, asked, method="luring", recipe=recipe, network=network, moves=moves)
+def _trial(schedule: Schedule, recipe: str, asked: recipes.Asked, network: str | None = None) -> Lure:
+    return Lure(schedule, asked, method="luring", recipe=recipe, network=network)
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -40,12 +37,13 @@ def _aligned(schedule: Schedule, eps: float, network: str) -> Mapping[str, Lure]
 DIGITS = Schedule(2000, lr=3e-3)
 MNIST = Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8)
 CIFAR10 = EXPERIMENTS["cifar10", "quick"]
-COLOUR = CIFAR10.lures["luring"]
 
 
-def _coloured(recipe: str) -> recipes.Asked:
-    """A recipe with the λ of the paper's on CIFAR10."""
-    return recipes.asked(recipe, lam=COLOUR.asked["lam"], eps=0.04)
+def _coloured(recipe: str, network: str | None = None) -> Lure:
+    """CIFAR10's Luring fitted by another recipe: the same schedule, moved images and λ."""
+    own = CIFAR10.lures["luring"]
+    asked = recipes.asked(recipe, lam=own.asked["lam"], eps=0.04)
+    return replace(own, asked=asked, method="luring", recipe=recipe, network=network)
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
@@ -112,13 +110,11 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=CIFAR10.target_schedule,
             lures=MappingProxyType(
                 {
-                    "luring": replace(COLOUR, recipe="paper"),
-                    "strong": _trial(COLOUR.schedule, "strong", _coloured("strong"), moves=COLOUR.moves),
+                    "luring": replace(CIFAR10.lures["luring"], recipe="paper"),
+                    "strong": _coloured("strong"),
                 }
             ),
-            apart=MappingProxyType(
-                {"aligned": _trial(COLOUR.schedule, "aligned", _coloured("aligned"), "residual-32-2", COLOUR.moves)}
-            ),
+            apart=MappingProxyType({"aligned": _coloured("aligned", "residual-32-2")}),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
             extras=_modern(0.01, 16, "sia"),
             eps=(0.02, 0.03, 0.04),
