@@ -39,11 +39,10 @@ MNIST = Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8)
 CIFAR10 = EXPERIMENTS["cifar10", "quick"]
 
 
-def _coloured(recipe: str, network: str | None = None) -> Lure:
-    """CIFAR10's Luring fitted by another recipe: the same schedule, moved images and λ."""
-    own = CIFAR10.lures["luring"]
-    asked = recipes.asked(recipe, lam=own.asked["lam"], eps=0.04)
-    return replace(own, asked=asked, method="luring", recipe=recipe, network=network)
+def _coloured(recipe: str, lam: float, network: str | None = None) -> Lure:
+    """CIFAR10's, with the quick scale's schedule and moved images."""
+    asked = recipes.asked(recipe, lam=lam, eps=None if recipe == "paper" else 0.04)
+    return replace(CIFAR10.lures["luring"], asked=asked, method="luring", recipe=recipe, network=network)
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
@@ -110,11 +109,11 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=CIFAR10.target_schedule,
             lures=MappingProxyType(
                 {
-                    "luring": replace(CIFAR10.lures["luring"], recipe="paper"),
-                    "strong": _coloured("strong"),
+                    "luring": _coloured("paper", 0.175),
+                    "strong": _coloured("strong", 0.165),
                 }
             ),
-            apart=MappingProxyType({"aligned": _coloured("aligned", "residual-32-2")}),
+            apart=MappingProxyType({"aligned": _coloured("aligned", 0.165, "residual-32-2")}),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
             extras=_modern(0.01, 16, "sia"),
             eps=(0.02, 0.03, 0.04),
