@@ -73,5 +73,9 @@ def test_the_table_of_classifiers_is_drawn_from_the_stored_rows():
 
 def test_the_trials_are_drawn_from_the_stored_rows():
     shown = (ROOT / "docs/research.md").read_text().split("<!-- research -->\n")[1].split("<!-- /research -->")[0]
-    found = [row for name in ("mnist", "digits") for row in rows.read(ROOT / f"results/research-{name}/rows.jsonl")]
+    found = [
+        row
+        for name in ("mnist", "digits", "cifar10")
+        for row in rows.read(ROOT / f"results/research-{name}/rows.jsonl")
+    ]
     assert shown.strip() == trials.markdown(found).strip()

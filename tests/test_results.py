@@ -119,6 +119,22 @@ def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_paper
     }
 
 
+def test_cifar10_the_strong_recipe_lets_far_less_through_and_costs_more_accuracy():
+    found = rows.read(RESULTS / "research-cifar10/rows.jsonl")
+    lines = tables.transfer(found)
+    gains = [line.cells["strong"]["dac"].mean - line.cells["luring"]["dac"].mean for line in lines]
+    assert len(gains) == 33
+    assert min(gains) == pytest.approx(0.325)
+    assert statistics.fmean(gains) == pytest.approx(0.76, abs=0.005)
+    worst = {line.eps: line.cells for line in tables.worst(found)}
+    assert [round(worst[eps]["strong"]["dac"].mean, 3) for eps in (0.02, 0.03, 0.04)] == [0.93, 0.91, 0.87]
+    assert [round(worst[eps]["luring"]["dac"].mean, 3) for eps in (0.02, 0.03, 0.04)] == [0.13, 0.02, 0]
+    iterated = [line.cells["strong"]["ac_mop"].mean for line in lines if line.attack != "fgsm" and line.eps >= 0.03]
+    assert max(iterated) <= 0.01  # no gradient is hidden
+    lost = {line.architecture: 0.8864 - line.test_accuracy.mean for line in tables.accuracy(found)}
+    assert [round(lost[name], 3) for name in ("base", "luring", "strong")] == [0, 0.036, 0.074]
+
+
 def above(lines, other):
     return [line.cells["luring"]["dac"].mean - line.cells[other]["dac"].mean for line in lines]
 
