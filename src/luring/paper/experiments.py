@@ -183,7 +183,7 @@ COLOUR = _short(4000, lr=5e-3, beta2=0.99)
 # The paper moves nothing on SVHN; it has eight times the part's images.
 FEW = Moves(angle=10.0, shift=3 / 32)
 CROPS = Moves(shift=4 / 32, mirror=True)
-LONG = _short(6000, lr=5e-3, beta2=0.99)
+LONG = _short(7500, lr=5e-3, beta2=0.99)
 
 EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
     {
@@ -350,7 +350,7 @@ EXPERIMENTS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                 {
                     "stack": Lure(_short(3000)),
                     "c_e": Lure(LONG, moves=CROPS),
-                    "luring": Lure(LONG, asked("paper", lam=0.2), moves=CROPS),
+                    "luring": Lure(LONG, asked("paper", lam=0.19), moves=CROPS),
                 }
             ),
             apart=MappingProxyType({"luring_alt": Lure(LONG, moves=CROPS)}),

@@ -16,7 +16,7 @@ from luring.attacks.chunks import BATCH
 from luring.errors import InputError
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
-from luring.weights import write_tensors
+from luring.weights import half_tensors, write_tensors
 
 
 class Run:
@@ -170,7 +170,8 @@ class Run:
         if not path.exists():
             trained = fresh()
             train(trained, state)
-            write_tensors(path, trained.state_dict())
+            # What is measured is what is published and kept with the results, to the last bit.
+            write_tensors(path, half_tensors(trained))
             state.unlink(missing_ok=True)
         network = fresh()
         try:
