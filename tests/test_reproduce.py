@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+from torch import nn
 
 from luring import answers, bundle, data, recipes, rows
 from luring.augment import Moves
@@ -89,6 +90,13 @@ def test_what_the_paper_leaves_out_comes_last_and_l_prime_has_its_own_images(fol
         assert counts.max() <= row["of"] == 64
     assert all(row["source"] == {"train": 1527, "test": 270} for row in found)
     assert "L'" in printed.markdown(found)
+
+
+def test_weights_that_float16_does_not_hold_are_refused_and_not_kept(tmp_path):
+    run = Run(SMALL, tmp_path, 0, "cpu", False)
+    with pytest.raises(InputError, match="beyond 65504"):
+        run.kept("base", lambda: nn.Linear(1, 1), lambda network, _: network.weight.data.fill_(1e5))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_rows_say_how_images_were_moved(tmp_path):

@@ -40,7 +40,7 @@ CIFAR10 = EXPERIMENTS["cifar10", "quick"]
 
 
 def _coloured(recipe: str, lam: float, network: str | None = None) -> Lure:
-    """CIFAR10's, with the quick scale's moved images and four fifths of its steps."""
+    """CIFAR10's, with the quick scale's moved images; the steps are those that its first rows were fitted with."""
     quick = CIFAR10.lures["luring"]
     schedule = replace(quick.schedule, steps=6000)
     asked = recipes.asked(recipe, lam=lam, eps=None if recipe == "paper" else 0.04)

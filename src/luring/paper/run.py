@@ -16,7 +16,7 @@ from luring.attacks.chunks import BATCH
 from luring.errors import InputError
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
-from luring.weights import half_tensors, write_tensors
+from luring.weights import half_tensors, halved, write_tensors
 
 
 class Run:
@@ -171,7 +171,7 @@ class Run:
             trained = fresh()
             train(trained, state)
             # What is measured is what is published and kept with the results, to the last bit.
-            write_tensors(path, half_tensors(trained))
+            write_tensors(path, half_tensors(halved(trained)))
             state.unlink(missing_ok=True)
         network = fresh()
         try:
