@@ -148,27 +148,38 @@ def test_svhns_part_luring_lets_less_through_than_c_e_and_more_than_auto_and_sta
     found = rows.read(RESULTS / "svhn-quick/rows.jsonl")
     lines = papers(found)
     assert len(lines) == 21
-    assert [(line.attack, line.eps) for line in lines if above([line], "c_e")[0] <= 0] == [("fgsm", 0.03)]
-    assert min(above(lines, "c_e")) >= -0.007
-    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.17, abs=0.005)
+    assert min(above(lines, "c_e")) >= 0.03
+    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.167, abs=0.005)
+    first, second = (papers(rows.select(found, seed=seed)) for seed in (0, 1))
+    assert [(line.attack, line.eps) for line in first if above([line], "c_e")[0] <= 0] == [("fgsm", 0.03)]
+    assert min(above(first, "c_e")) >= -0.007
+    assert min(above(second, "c_e")) >= 0.03
     assert max(above(lines, "auto")) < 0
-    assert sum(gain < 0 for gain in above(lines, "stack")) == 16
-    assert statistics.fmean(above(lines, "stack")) == pytest.approx(-0.06, abs=0.005)
-    assert statistics.fmean(above(lines, "luring_alt")) == pytest.approx(0.01, abs=0.005)
+    assert statistics.fmean(above(lines, "auto")) == pytest.approx(-0.28, abs=0.005)
+    assert [sum(gain < 0 for gain in above(of, "stack")) for of in (lines, first, second)] == [18, 16, 20]
+    assert statistics.fmean(above(lines, "stack")) == pytest.approx(-0.094, abs=0.005)
+    assert statistics.fmean(above(first, "luring_alt")) == pytest.approx(0.01, abs=0.005)
+    for seed in (0, 1):
+        of = tables.transfer(rows.select(found, seed=seed))
+        later = [line for line in of if line.attack not in (*tables.PAPERS, "spsa", "zoo", "hop-skip-jump")]
+        assert len(later) == 18
+        assert [(line.attack, line.eps) for line in later if above([line], "c_e")[0] <= 0] == [("pgn", 0.08)]
     masked = {line.eps: line.cells["luring"]["ac_mop"].mean for line in lines if line.attack == "mim"}
-    assert [round(masked[eps], 2) for eps in (0.03, 0.06, 0.08)] == [0.16, 0.12, 0.11]
+    assert [round(masked[eps], 2) for eps in (0.03, 0.06, 0.08)] == [0.14, 0.11, 0.10]
     ((_, _, steps),) = tables.convergence(found)
     assert [(one.steps, one.n, *(round(one.rates[rate].mean, 2) for rate in ("ac_mop", "dac"))) for one in steps] == [
-        (24, 60, 0.05, 0.43),
-        (100, 60, 0.02, 0.45),
+        (24, 60, 0.06, 0.40),
+        (100, 60, 0.02, 0.42),
     ]
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(found)}
     assert accuracy["base"] >= 0.90
-    assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.010, abs=0.0005)
+    assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.009, abs=0.0005)
 
 
 def test_a_lure_for_few_images_keeps_more_accuracy_and_less_strength_where_they_are_moved():
-    still, moved = (rows.read(RESULTS / name / "rows.jsonl") for name in ("svhn-still", "svhn-quick"))
+    still, moved = (
+        rows.select(rows.read(RESULTS / name / "rows.jsonl"), seed=0) for name in ("svhn-still", "svhn-quick")
+    )
     weights = {row["weights"] for row in still + moved if row["kind"] == "accuracy" and row["architecture"] == "base"}
     assert len(weights) == 1  # of the same M
     cost = []
@@ -213,21 +224,22 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     assert [right["base"] - right[name] for name in ("luring", "c_e", "luring_alt")] == [400, 123, 798]
 
 
-def test_the_networks_kept_beside_cifar10s_rows_are_those_that_were_measured():
-    folder, shape = RESULTS / "cifar10-quick", (3, 32, 32)
-    measured = {
-        row["architecture"]: row["weights"] for row in rows.select(rows.read(folder / "rows.jsonl"), kind="accuracy")
-    }
+@pytest.mark.parametrize(("dataset", "seed"), [("cifar10", 0), ("svhn", 1)])
+def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(dataset, seed):
+    folder, shape = RESULTS / f"{dataset}-quick", (3, 32, 32)
+    accuracies = rows.select(rows.read(folder / "rows.jsonl"), kind="accuracy", seed=seed)
+    measured = {row["architecture"]: row["weights"] for row in accuracies}
+    assert {"base", "stack", "c_e", "luring"} <= measured.keys()
 
     def kept(name, network):
-        fill(network, read_tensors(folder / f"models/seed-0/{name}.safetensors"), name)
+        fill(network, read_tensors(folder / f"models/seed-{seed}/{name}.safetensors"), name)
         return network
 
     def fresh():
-        return networks.make_target("cifar10-narrow", shape, 10)
+        return networks.make_target(f"{dataset}-narrow", shape, 10)
 
     target = kept("base", fresh())
-    lures = {name: networks.make_lure("cifar10-narrow", target, shape)[0] for name in measured if name != "base"}
+    lures = {name: networks.make_lure(f"{dataset}-narrow", target, shape)[0] for name in measured if name != "base"}
     found = {"base": target, "stack": kept("stack", networks.compose(lures["stack"], fresh()))}
     found |= {name: networks.compose(kept(name, lures[name]), target) for name in measured if name not in found}
     assert {name: digest(network) for name, network in found.items()} == measured

@@ -409,6 +409,23 @@ def test_lost_comparisons_are_named():
     assert summary.verdicts(found) == "Of 3 claims checked against these rows, 3 do not hold."
 
 
+def test_architectures_are_compared_over_the_seeds_that_all_of_them_have():
+    rows = [transfer("luring", 0, 0.5, dac, dataset="digits", seed=seed) for seed, dac in enumerate((0.6, 0.9))]
+    rows += [
+        transfer("c_e", 0, 0.5, 0.7, dataset="digits"),
+        transfer("luring_alt", 0, 0.5, 0.8, dataset="digits", seed=1),
+    ]
+    found = {finding.claim: finding.text for finding in summary.findings(rows)}
+    for other, said in (
+        ("C_E", "0 of 1 comparisons, not in MIM at ε 0.3 (0.60 against 0.70)"),
+        ("L'", "1 of 1 comparisons; by +0.10"),
+    ):
+        assert said in found[f"DAC is higher with Luring than with {other}"]
+    assert not summary.findings(
+        [row for row in rows if (row["architecture"], row["seed"]) not in {("luring", 0), ("luring_alt", 1)}]
+    )
+
+
 def test_without_luring_nothing_is_claimed():
     rows = [transfer("stack", 0.0, 0.5, 0.5), accuracy("base", 0.9, None)]
     assert summary.findings(rows) == []
