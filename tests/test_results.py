@@ -154,31 +154,32 @@ def test_svhns_part_luring_lets_less_through_than_c_e_and_more_than_auto_and_sta
     found = rows.read(RESULTS / "svhn-quick/rows.jsonl")
     lines = papers(found)
     assert len(lines) == 21
-    assert min(above(lines, "c_e")) >= 0.03
-    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.167, abs=0.005)
-    first, second = (papers(rows.select(found, seed=seed)) for seed in (0, 1))
+    assert min(above(lines, "c_e")) >= 0.045
+    assert statistics.fmean(above(lines, "c_e")) == pytest.approx(0.165, abs=0.005)
+    first, *others = (papers(rows.select(found, seed=seed)) for seed in (0, 1, 2))
     assert [(line.attack, line.eps) for line in first if above([line], "c_e")[0] <= 0] == [("fgsm", 0.03)]
     assert min(above(first, "c_e")) >= -0.007
-    assert min(above(second, "c_e")) >= 0.03
+    assert all(min(above(of, "c_e")) >= 0.03 for of in others)
     assert max(above(lines, "auto")) < 0
     assert statistics.fmean(above(lines, "auto")) == pytest.approx(-0.28, abs=0.005)
-    assert [sum(gain < 0 for gain in above(of, "stack")) for of in (lines, first, second)] == [18, 16, 20]
-    assert statistics.fmean(above(lines, "stack")) == pytest.approx(-0.094, abs=0.005)
+    assert [sum(gain < 0 for gain in above(of, "stack")) for of in (lines, first, *others)] == [17, 16, 20, 14]
+    assert statistics.fmean(above(lines, "stack")) == pytest.approx(-0.07, abs=0.005)
     assert statistics.fmean(above(first, "luring_alt")) == pytest.approx(0.01, abs=0.005)
-    for seed in (0, 1):
-        others = later(rows.select(found, seed=seed))
-        assert len(others) == 18
-        assert [(line.attack, line.eps) for line in others if above([line], "c_e")[0] <= 0] == [("pgn", 0.08)]
+    newer = later(found)
+    assert len(newer) == 18
+    assert [(line.attack, line.eps) for line in newer if above([line], "c_e")[0] <= 0] == [("pgn", 0.08)]
+    assert statistics.fmean(above(newer, "c_e")) == pytest.approx(0.136, abs=0.005)
+    assert min(above(later(rows.select(found, seed=2)), "c_e")) >= 0.03
     masked = {line.eps: line.cells["luring"]["ac_mop"].mean for line in lines if line.attack == "mim"}
-    assert [round(masked[eps], 2) for eps in (0.03, 0.06, 0.08)] == [0.14, 0.11, 0.10]
+    assert [round(masked[eps], 2) for eps in (0.03, 0.06, 0.08)] == [0.15, 0.12, 0.11]
     ((_, _, steps),) = tables.convergence(found)
     assert [(one.steps, one.n, *(round(one.rates[rate].mean, 2) for rate in ("ac_mop", "dac"))) for one in steps] == [
-        (24, 60, 0.06, 0.40),
-        (100, 60, 0.02, 0.42),
+        (24, 60, 0.09, 0.41),
+        (100, 60, 0.03, 0.42),
     ]
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(found)}
     assert accuracy["base"] >= 0.90
-    assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.009, abs=0.0005)
+    assert accuracy["base"] - accuracy["luring"] == pytest.approx(0.008, abs=0.0005)
 
 
 def test_a_lure_for_few_images_keeps_more_accuracy_and_less_strength_where_they_are_moved():

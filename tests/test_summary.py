@@ -49,7 +49,7 @@ def test_lost_comparisons_are_named():
     found = summary.findings(rows)
     assert found[0].verdict == "does not hold"
     expected = "in 0 of 2 comparisons, not in MIM at ε 0.3 (0.60 against 0.70) and MIM at ε 0.4 (0.60 against 0.60); "
-    assert found[0].text.endswith(expected + "by −0.05 on average and −0.10 at least (MIM at ε 0.3).")
+    assert found[0].text.endswith(expected + "by −0.05 on average and −0.10 at worst (MIM at ε 0.3).")
     assert summary.verdicts(found) == "Of 3 claims checked against these rows, 3 do not hold."
 
 

@@ -69,9 +69,9 @@ def logits(model: Classifier, images: Tensor, *, batch: int | None = None, told:
     return torch.cat(parts)
 
 
-def labels(model: Classifier, images: Tensor, *, batch: int | None = None) -> Tensor:
+def labels(model: Classifier, images: Tensor, *, batch: int | None = None, told: str | None = None) -> Tensor:
     """The class with the highest logit of each image, [n], int64; arguments as for `logits`."""
-    return logits(model, images, batch=batch).argmax(1)
+    return logits(model, images, batch=batch, told=told).argmax(1)
 
 
 def prepare(images: Tensor, model: object) -> Tensor:

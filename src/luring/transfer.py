@@ -43,7 +43,9 @@ class Clean:
         return hashlib.sha256(self.index.numpy().tobytes()).hexdigest()[:12]
 
 
-def choose(models: Sequence[Classifier], images: Tensor, labels: Tensor, *, n: int = 1000, seed: int = 0) -> Clean:
+def choose(
+    models: Sequence[Classifier], images: Tensor, labels: Tensor, *, n: int = 1000, seed: int = 0, show: bool = False
+) -> Clean:
     """Draw images that all models classify correctly.
 
     Args:
@@ -52,13 +54,15 @@ def choose(models: Sequence[Classifier], images: Tensor, labels: Tensor, *, n: i
         labels: their truth, [count].
         n: how many; all there are, where there are fewer.
         seed: of the draw.
+        show: show progress.
 
     Raises:
         InputError: not a single image is classified correctly by all.
     """
     right = torch.ones(len(labels), dtype=torch.bool)
-    for model in models:
-        right &= answers.labels(model, images).cpu() == labels
+    for place, model in enumerate(models, 1):
+        told = f"images that all know, network {place} of {len(models)}" if show else None
+        right &= answers.labels(model, images, told=told).cpu() == labels
     found = right.nonzero().squeeze(1)
     if not len(found):
         raise InputError(

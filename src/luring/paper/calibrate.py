@@ -134,7 +134,8 @@ def examine(
     run.cell(
         {"kind": "guard", "architecture": method, "n": len(dataset.test.labels)}, {**shared, "weights": of}, alarms
     )
-    clean = transfer.choose([target, decoy], dataset.test.images, dataset.test.labels, n=experiment.n, seed=seed)
+    test = dataset.test
+    clean = transfer.choose([target, decoy], test.images, test.labels, n=experiment.n, seed=seed, show=show)
     for name, attacked in experiment.attacks.items():
         for radius in experiment.eps:
             attack = run.preset(name, attacked, radius)

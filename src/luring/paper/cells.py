@@ -20,12 +20,12 @@ def accuracy(run: Run, name: str, target: nn.Module, decoy: nn.Module, dataset: 
     run.weights[name] = weights = digest(decoy)
     images, truth = dataset.test.images, dataset.test.labels
     if run.answered is None:
-        run.answered = answers.labels(target, images).cpu()
+        run.answered = answers.labels(target, images, told="accuracy of base" if run.show else None).cpu()
     m = run.answered
     run.cell(
         {"kind": "accuracy", "architecture": name, **run.recipe(name), "n": len(m)},
         {**run.training(name), "weights": weights},
-        lambda: measure_accuracy(name, decoy, m, images, truth, weights),
+        lambda: measure_accuracy(name, decoy, m, images, truth, weights, show=run.show),
     )
 
 
@@ -142,11 +142,11 @@ def converged(
 
 
 def measure_accuracy(
-    name: str, decoy: nn.Module, m: Tensor, images: Tensor, truth: Tensor, weights: str
+    name: str, decoy: nn.Module, m: Tensor, images: Tensor, truth: Tensor, weights: str, *, show: bool = False
 ) -> dict[str, Any]:
     """A row of Table 1: what a network answers to the test images, beside M's answers `m`."""
-    mop = answers.labels(decoy, images).cpu()
     compared = name != "base"
+    mop = answers.labels(decoy, images, told=f"accuracy of {name}" if show else None).cpu() if compared else m
     return {
         "test_accuracy": metrics.accuracy(mop, truth),
         "agreement": metrics.agreement(m, mop, truth) if compared else None,

@@ -54,7 +54,8 @@ def reproduce(
     for name, decoy in decoys.items():
         cells.accuracy(run, name, target, decoy, dataset)
     weights = run.weights
-    clean = transfer.choose(list(decoys.values()), dataset.test.images, dataset.test.labels, n=experiment.n, seed=seed)
+    test = dataset.test
+    clean = transfer.choose(list(decoys.values()), test.images, test.labels, n=experiment.n, seed=seed, show=show)
     pictures(run, target, decoys, clean, dataset.classes, weights)
     cells.converged(run, target, decoys, clean, weights)
     # Luring and the baseline it is measured by come first: a run stopped early holds their whole comparison.

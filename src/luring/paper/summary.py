@@ -205,9 +205,14 @@ def _claim(
     exceptions = f", not in {words.listing(lost)}" if lost else ""
     won, digits = len(gains) - len(lost), 0 if rates == ["median"] else 2
     least, where = min(gains)
-    by = f"by {signed(_mean(gain for gain, _ in gains), digits)} on average and {signed(least, digits)} at least ({where})"
+    by = f"by {signed(_mean(gain for gain, _ in gains), digits)} on average and {_least(least, digits)} ({where})"
     text = f"{what} in {won} of {len(gains)} comparisons{exceptions}; {by}."
     return _judged(len(lost), len(gains), text, what, f"{won} of {len(gains)}, {by}")
+
+
+def _least(gain: float, digits: int = 2) -> str:
+    """The smallest of several gains, which may be a loss."""
+    return f"{signed(gain, digits)} {'at worst' if gain < 0 else 'at least'}"
 
 
 def _judged(lost: int, of: int, text: str, claim: str = "", by: str = "") -> Finding:
@@ -333,7 +338,7 @@ def _noticed(rows: Sequence[Row]) -> Finding | None:
     def against(rival: str) -> str:
         gains = [(round(cell["score_same"].mean - cell[rival].mean, 9), where) for cell, where in cells]
         least, where = min(gains)
-        return f"by {signed(_mean(gain for gain, _ in gains))} on average and by {signed(least)} at least ({where})"
+        return f"by {signed(_mean(gain for gain, _ in gains))} on average and by {_least(least)} ({where})"
 
     count = f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'}"
     return Finding(
