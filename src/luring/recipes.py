@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from luring.errors import InputError
 
-Name: TypeAlias = Literal["paper", "strong", "aligned"]
+Name: TypeAlias = Literal["paper", "strong", "faithful", "aligned"]
 
 Kind: TypeAlias = Literal["plain", "residual"]
 """Of the lures for images of any size (`luring.lures`)."""
@@ -22,6 +22,10 @@ ALIGN = 3.0
 """Weight of the penalty of the recipe `aligned`."""
 
 
+FAITHFUL = 0.1
+"""λ of the recipe `faithful`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What the luring loss is asked for.
@@ -31,6 +35,7 @@ class Recipe:
         gap_max: bound on the gap in logits; `None` is the paper's loss.
         static: whether the lure is fitted on M's adversarial examples, too (`luring.static`).
         align: weight of the penalty on gradients that agree with M's (`luring.alignment`); `None` is without.
+        c_e: weight of the loss of the baseline C_E beside the luring loss; `None` is without.
         lure: what the lure `auto` is: one that begins as the identity is no use to a recipe that does not turn its gradient away.
     """
 
@@ -38,6 +43,7 @@ class Recipe:
     gap_max: float | None
     static: bool = False
     align: float | None = None
+    c_e: float | None = None
     lure: Kind = "plain"
 
 
@@ -45,6 +51,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(1.0, None),
         "strong": Recipe(1.0, GAP_MAX, static=True),
+        "faithful": Recipe(FAITHFUL, GAP_MAX, static=True, c_e=1.0),
         "aligned": Recipe(1.0, GAP_MAX, static=True, align=ALIGN, lure="residual"),
     }
 )
@@ -58,6 +65,7 @@ class Asked(TypedDict):
     gap_max: float | None
     static_eps: float | None
     align: float | None
+    c_e: float | None
 
 
 def check_radius(eps: float) -> None:
@@ -80,6 +88,16 @@ def check_weight(align: float) -> None:
     """
     if not 0 < align < float("inf"):
         raise InputError(f"the weight of the alignment's penalty is {align:g}: give one above 0, {ALIGN:g} say.")
+
+
+def check_c_e(weight: float) -> None:
+    """Refuse a weight of C_E beside the luring loss that asks for nothing, or for the opposite.
+
+    Raises:
+        InputError: it is not above 0.
+    """
+    if not 0 < weight < float("inf"):
+        raise InputError(f"the weight of C_E beside the luring loss is {weight:g}: give one above 0, 1 say.")
 
 
 def asked(
@@ -118,6 +136,7 @@ def asked(
         "gap_max": recipe.gap_max if gap_max is None else gap_max,
         "static_eps": (EPS if eps is None else eps) if recipe.static else None,
         "align": recipe.align,
+        "c_e": recipe.c_e,
     }
 
 
@@ -128,4 +147,5 @@ def stored(settings: Mapping[str, Any]) -> Asked:
         "gap_max": settings.get("gap_max"),
         "static_eps": settings.get("static_eps"),
         "align": settings.get("align"),
+        "c_e": settings.get("c_e"),
     }

@@ -123,6 +123,7 @@ def lure(
     gap_max: float | None = None,
     static_eps: float | None = None,
     align: float | None = None,
+    c_e: float | None = None,
     moves: Moves | None = None,
     truth: Tensor | None = None,
     schedule: Schedule,
@@ -148,6 +149,8 @@ def lure(
         align: not in the paper: weight of the penalty on how far the decoy's gradient points where M's does (`luring.alignment`), on half of
             each batch; not for `auto`. The state kept is then the one with the highest agreement less that penalty: agreement alone is highest
             before anything is learnt, where the lure begins as the identity. `None` is without.
+        c_e: not in the paper: weight of the loss of the baseline C_E beside the luring loss, for `luring` alone: all that M answers is asked for,
+            not its label alone. `None` is without.
         moves: the images of each step are moved first, and M is asked what it says of them then, one more forward pass of it: few images teach
             more. Pick what M was trained with. `None` leaves them as they are.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
@@ -166,6 +169,12 @@ def lure(
         recipes.check_radius(static_eps)
     if align is not None:
         recipes.check_weight(align)
+    if c_e is not None:
+        recipes.check_c_e(c_e)
+        if method != "luring":
+            raise InputError(
+                f"a lure by '{method}' has no C_E beside its loss: leave the weight out, or give the method 'luring'."
+            )
     if method == "auto" and (static_eps, align) != (None, None):
         raise InputError(
             "a lure by 'auto' learns nothing from M, neither from its adversarial examples nor from its gradient: give another method, or leave these out."
@@ -180,7 +189,7 @@ def lure(
         wanted, likely = _asked(crew, _two_best, target, validation, asking).unbind(1)
         if method == "auto" or moves is not None:  # learns nothing from the target, or asks it at each step
             top, first, second = None, wanted, likely
-        elif method == "c_e":
+        elif method == "c_e" or c_e is not None:
             top = _asked(crew, answers.logits, target, train, asking)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
@@ -188,13 +197,17 @@ def lure(
             first, second = _asked(crew, _two_best, target, train, asking).unbind(1)
     decoy = nn.Sequential(network, target)
 
-    def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None) -> Tensor:
-        if method == "luring":
-            return losses.luring(logits, label, runner_up, lam=lam, gap_max=gap_max)
-        if method == "luring_alt":
-            return losses.luring_alt(logits, label)
+    def alike(logits: Tensor, told: Tensor | None) -> Tensor:
         assert told is not None
         return losses.c_e(logits, told)
+
+    def objective(logits: Tensor, label: Tensor, runner_up: Tensor, told: Tensor | None) -> Tensor:
+        if method == "luring_alt":
+            return losses.luring_alt(logits, label)
+        if method == "c_e":
+            return alike(logits, told)
+        luring = losses.luring(logits, label, runner_up, lam=lam, gap_max=gap_max)
+        return luring if c_e is None else luring + c_e * alike(logits, told)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
         images = images if moves is None else augment.moved(images, moves)
@@ -245,7 +258,8 @@ def lure(
         return scores["agreement"] - penalty, scores | {"alignment": penalty}
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
-    settings |= {name: value for name, value in (("static_eps", static_eps), ("align", align)) if value is not None}
+    beside = {"static_eps": static_eps, "align": align, "c_e": c_e}
+    settings |= {name: value for name, value in beside.items() if value is not None}
     settings |= augment.described(moves)
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):

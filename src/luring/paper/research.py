@@ -1,7 +1,7 @@
 """Trials of recipes: ways to fit a lure beside the paper's, on one target, with one schedule, judged by the paper's own protocol.
 
-`luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both, and `aligned`
-turns the decoy's gradient away from M's as well (`luring.alignment`).
+`luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both; `faithful` counts
+the gap for less and asks for all that M answers (C_E), and `aligned` turns the decoy's gradient away from M's (`luring.alignment`), both beside what `strong` does.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,21 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
         {
             "luring": Lure(schedule, recipe="paper"),
             "strong": _trial(schedule, "strong", recipes.asked("strong", eps=eps)),
-            "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
-            "static": _trial(schedule, "static", recipes.Asked(lam=1.0, gap_max=None, static_eps=eps, align=None)),
+            "faithful": _trial(schedule, "faithful", recipes.asked("faithful", eps=eps)),
         }
     )
 
 
-def _aligned(schedule: Schedule, eps: float, network: str) -> Mapping[str, Lure]:
-    """Its lure begins as the identity, the others' do not."""
-    return MappingProxyType({"aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), network)})
+def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
+    """Parts of `strong`, and `aligned`, whose lure begins as the identity where the others' do not."""
+    static: recipes.Asked = {**recipes.asked("paper"), "static_eps": eps}
+    return MappingProxyType(
+        {
+            "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
+            "static": _trial(schedule, "static", static),
+            "aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), residual),
+        }
+    )
 
 
 DIGITS = Schedule(2000, lr=3e-3)
@@ -76,7 +82,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lure="plain-16",
             target_schedule=Schedule(600, lr=3e-3),
             lures=_trials(DIGITS, 0.3),
-            apart=_aligned(DIGITS, 0.3, "residual-16"),
+            apart=_apart(DIGITS, 0.3, "residual-16"),
             attacks=_attacks(0.02, 40, (1, 3)),
             extras=_modern(0.02, 20),
             eps=(0.1, 0.2, 0.3),
@@ -92,7 +98,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lure="plain-16-2",
             target_schedule=Schedule(1500, batch=100),
             lures=_trials(MNIST, 0.5),
-            apart=_aligned(MNIST, 0.5, "residual-16-2"),
+            apart=_apart(MNIST, 0.5, "residual-16-2"),
             attacks=_attacks(1 / 32, 32, (1, 5, 10)),
             extras=_modern(1 / 16, 16),
             eps=(0.3, 0.4, 0.5),

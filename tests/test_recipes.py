@@ -1,4 +1,4 @@
-"""Adversarial examples of the target alone, and a lure that is fitted on them."""
+"""Recipes beside the paper's: adversarial examples of the target alone, C_E beside the luring loss, and lures that are fitted so."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import answers, data, gap, lures, metrics, networks, recipes, static, training, transfer
+from luring import answers, data, gap, losses, lures, metrics, networks, recipes, static, training, transfer
 from luring.attacks import preset
 from luring.attacks.objectives import margin
 from luring.errors import InputError
@@ -93,6 +93,36 @@ def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits,
     assert found["strong"]["accuracy"] >= found["bounded"]["accuracy"] - 0.08
 
 
+def test_a_decoy_that_is_asked_for_all_that_m_answers_agrees_with_it_more_and_is_as_strong(digits, target):
+    """One seed, a short fit."""
+    found = {}
+    for name in ("strong", "faithful"):
+        decoy = fitted(digits, target, **recipes.asked(name, eps=0.3))
+        clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
+        attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
+        examples = transfer.craft(attack, decoy, clean, show=False)
+        m, mop = (answers.logits(model, digits.test.images) for model in (target, decoy))
+        found[name] = transfer.transfer(target, decoy, examples, clean.labels).measures() | {
+            "disagreement": metrics.disagreement(m.argmax(1), mop.argmax(1)),
+            "c_e": float(losses.c_e(mop, m)),
+        }
+    assert found["faithful"]["disagreement"] < found["strong"]["disagreement"]
+    assert found["faithful"]["c_e"] < 0.7 * found["strong"]["c_e"]
+    assert found["faithful"]["dac"] >= found["strong"]["dac"] - 0.1
+    assert found["faithful"]["ac_mop"] <= 0.05
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_of_c_e_that_asks_for_nothing_is_refused(digits, target, weight):
+    with pytest.raises(InputError, match="give one above 0"):
+        fitted(digits, target, c_e=weight)
+
+
+def test_only_the_luring_loss_has_c_e_beside_it(digits, target):
+    with pytest.raises(InputError, match="has no C_E beside its loss"):
+        fitted(digits, target, c_e=1.0, method="luring_alt")
+
+
 @pytest.mark.parametrize("eps", [0.0, -0.1, 1.5])
 def test_a_radius_that_cannot_be_is_refused(digits, target, eps):
     with pytest.raises(InputError, match="give a radius above 0, 1 at most"):
@@ -106,7 +136,7 @@ def test_an_autoencoder_is_not_fitted_on_them(digits, target):
 
 class TestRecipes:
     def test_the_paper_asks_for_the_papers_loss(self):
-        assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None, "align": None}
+        assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None, "align": None, "c_e": None}
 
     def test_what_is_given_stands_in_place_of_the_recipes_own(self):
         assert recipes.asked("strong", lam=0.1, eps=0.05) == {
@@ -114,6 +144,7 @@ class TestRecipes:
             "gap_max": 15.0,
             "static_eps": 0.05,
             "align": None,
+            "c_e": None,
         }
 
     def test_a_radius_for_a_recipe_without_is_refused(self):
