@@ -96,8 +96,9 @@ def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits,
 def test_a_decoy_that_is_asked_for_all_that_m_answers_agrees_with_it_more_and_is_as_strong(digits, target):
     """One seed, a short fit."""
     found = {}
-    for name in ("strong", "faithful"):
-        decoy = fitted(digits, target, **recipes.asked(name, eps=0.3))
+    strong, faithful = recipes.asked("strong", eps=0.3), {"lam": 0.1, "c_e": 1.0}
+    for name, asked in (("strong", strong), ("faithful", strong | faithful)):
+        decoy = fitted(digits, target, **asked)
         clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
         attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
         examples = transfer.craft(attack, decoy, clean, show=False)

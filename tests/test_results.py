@@ -117,8 +117,23 @@ def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_paper
         "bounded",
         "static",
         "strong",
+        "faithful",
         "aligned",
     }
+
+
+def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_through():
+    found = [row for row in RECIPES if row["seed"] >= 3]
+    lines = [line for line in tables.transfer(found) if (line.attack, line.eps) in CELLS]
+    dac = {name: statistics.fmean(line.cells[name]["dac"].mean for line in lines) for name in lines[0].cells}
+    assert {name: round(mean, 2) for name, mean in dac.items()} == {"luring": 0.64, "strong": 0.93, "faithful": 0.87}
+    (worst,) = (line.cells for line in tables.worst(found) if line.eps == 0.5)
+    assert [round(worst[name]["dac"].mean, 2) for name in ("faithful", "strong", "luring")] == [0.20, 0.49, 0.02]
+    accuracy = {line.architecture: line for line in tables.accuracy(found)}
+    apart = {name: accuracy[name].disagreement.mean for name in dac}
+    assert [round(apart[name], 3) for name in ("faithful", "strong", "luring")] == [0.012, 0.013, 0.021]
+    assert apart["faithful"] / apart["luring"] == pytest.approx(0.566, abs=0.003)
+    assert accuracy["strong"].test_accuracy.mean > accuracy["faithful"].test_accuracy.mean
 
 
 def test_cifar10_the_strong_recipe_lets_far_less_through_and_costs_more_accuracy():

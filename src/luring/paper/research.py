@@ -23,7 +23,7 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
         {
             "luring": Lure(schedule, recipe="paper"),
             "strong": _trial(schedule, "strong", recipes.asked("strong", eps=eps)),
-            "faithful": _trial(schedule, "faithful", recipes.asked("faithful", eps=eps)),
+            "faithful": _trial(schedule, "faithful", {**recipes.asked("strong", eps=eps, lam=0.1), "c_e": 1.0}),
         }
     )
 
