@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from luring import rows, transfer
+from luring import answers, rows, transfer
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.transfer import Clean, Transferred, choose, craft, l0_quartiles, tune
@@ -52,6 +52,17 @@ def test_the_choice_is_of_the_seed():
     assert torch.equal(more.index[:8], first.index), "a larger choice holds the smaller"
     assert torch.equal(more.first(8).labels, first.labels)
     assert more.first(8).digest == first.digest
+
+
+def test_who_remembers_asks_each_model_once():
+    models, images, asked = [Table(TRUTH.tolist()), Table(TRUTH.tolist())], numbered(20), []
+    for model in models:
+        model.register_forward_hook(lambda module, *_: asked.append(module))
+    ask = answers.remembering()
+    first, second = (choose(models, images, TRUTH, n=8, seed=seed, ask=ask) for seed in (0, 1))
+    assert asked == models
+    for clean, seed in ((first, 0), (second, 1)):
+        assert torch.equal(clean.index, choose(models, images, TRUTH, n=8, seed=seed).index)
 
 
 def test_bytes_are_prepared():

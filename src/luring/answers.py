@@ -1,5 +1,8 @@
 """What a classifier answers: logits and labels of many images, in batches, with the shape checked."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -69,9 +72,33 @@ def logits(model: Classifier, images: Tensor, *, batch: int | None = None, told:
     return torch.cat(parts)
 
 
-def labels(model: Classifier, images: Tensor, *, batch: int | None = None, told: str | None = None) -> Tensor:
+Ask: TypeAlias = Callable[[Any, Tensor], Tensor]
+"""From a classifier and images to its logits."""
+
+
+def remembering(*, show: bool = False, through: Callable[[Any, Tensor], Classifier] | None = None) -> Ask:
+    """`logits` that asks a classifier about the same clean images once, for all who want to know; the images must not change.
+
+    Args:
+        show: show progress.
+        through: from a classifier and images to what is asked in its place; itself where none is given.
+    """
+    # With the images, so that no others can come to lie where they lay.
+    known: dict[tuple[Any, int, int], tuple[Tensor, Tensor]] = {}
+
+    def ask(model: Any, images: Tensor) -> Tensor:
+        key = model, images.data_ptr(), len(images)
+        if key not in known:
+            told = f"asking about {len(images)} clean images" if show else None
+            known[key] = images, logits(model if through is None else through(model, images), images, told=told)
+        return known[key][1]
+
+    return ask
+
+
+def labels(model: Classifier, images: Tensor, *, batch: int | None = None) -> Tensor:
     """The class with the highest logit of each image, [n], int64; arguments as for `logits`."""
-    return logits(model, images, batch=batch, told=told).argmax(1)
+    return logits(model, images, batch=batch).argmax(1)
 
 
 def prepare(images: Tensor, model: object) -> Tensor:

@@ -73,24 +73,14 @@ def check_radius(eps: float) -> None:
         )
 
 
-def check_weight(align: float) -> None:
-    """Refuse a weight of the penalty on aligned gradients that asks for nothing, or for the opposite.
-
-    Raises:
-        InputError: it is not above 0.
-    """
-    if not 0 < align < float("inf"):
-        raise InputError(f"the weight of the alignment's penalty is {align:g}: give one above 0, {ALIGN:g} say.")
-
-
-def check_c_e(weight: float) -> None:
-    """Refuse a weight of C_E beside the luring loss that asks for nothing, or for the opposite.
+def check_weight(of: str, weight: float, usual: float) -> None:
+    """Refuse a weight of something beside the luring loss that asks for nothing, or for the opposite.
 
     Raises:
         InputError: it is not above 0.
     """
     if not 0 < weight < float("inf"):
-        raise InputError(f"the weight of C_E beside the luring loss is {weight:g}: give one above 0, 1 say.")
+        raise InputError(f"the weight of {of} is {weight:g}: give one above 0, {usual:g} say.")
 
 
 def asked(

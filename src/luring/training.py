@@ -168,9 +168,9 @@ def lure(
     if static_eps is not None:
         recipes.check_radius(static_eps)
     if align is not None:
-        recipes.check_weight(align)
+        recipes.check_weight("the alignment's penalty", align, recipes.ALIGN)
     if c_e is not None:
-        recipes.check_c_e(c_e)
+        recipes.check_weight("C_E beside the luring loss", c_e, 1.0)
         if method != "luring":
             raise InputError(
                 f"a lure by '{method}' has no C_E beside its loss: leave the weight out, or give the method 'luring'."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from luring import answers, attacks, metrics
+from luring.answers import Ask
 from luring.attacks import Attack
 from luring.attacks.balls import linf
 from luring.attacks.chunks import BATCH, BatchSize
@@ -44,7 +45,13 @@ class Clean:
 
 
 def choose(
-    models: Sequence[Classifier], images: Tensor, labels: Tensor, *, n: int = 1000, seed: int = 0, show: bool = False
+    models: Sequence[Classifier],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    ask: Ask = answers.logits,
 ) -> Clean:
     """Draw images that all models classify correctly.
 
@@ -54,15 +61,14 @@ def choose(
         labels: their truth, [count].
         n: how many; all there are, where there are fewer.
         seed: of the draw.
-        show: show progress.
+        ask: how the models are asked.
 
     Raises:
         InputError: not a single image is classified correctly by all.
     """
     right = torch.ones(len(labels), dtype=torch.bool)
-    for place, model in enumerate(models, 1):
-        told = f"images that all know, network {place} of {len(models)}" if show else None
-        right &= answers.labels(model, images, told=told).cpu() == labels
+    for model in models:
+        right &= ask(model, images).argmax(1).cpu() == labels
     found = right.nonzero().squeeze(1)
     if not len(found):
         raise InputError(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from luring import augment, layout, recipes, training
+from luring.answers import Ask
 from luring.attacks import pgd
 from luring.audit import trapdoor
 from luring.audit.budget import ADVERSARIAL, ADVERSARIAL_LURE, AUTOENCODER, BASE, C_E, TRAPDOOR, TWIN, Budget
-from luring.audit.defence import Ask, Defence, by_guard, calibrated
+from luring.audit.defence import Defence, by_guard, calibrated
 from luring.audit.surrogates import Keep, seen
 from luring.bundle import Bundle
 from luring.data import Dataset, Split

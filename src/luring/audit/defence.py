@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from luring import answers
+from luring.answers import Ask
 from luring.attacks.quick import quick
 from luring.audit.trapdoor import resemblance
 from luring.frozen import frozen
@@ -124,23 +125,10 @@ def _faster(model: nn.Module, like: Tensor) -> Callable[[Tensor], Tensor]:
 Both: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From images to the logits of both classifiers of a defence."""
 
-Ask: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
-"""From a classifier and images to its logits."""
-
 
 def remembering(*, show: bool = False) -> Ask:
-    """`answers.logits` that asks a network about the same clean images once, for all who want to know, with progress if wanted; the images must not change."""
-    # With the images, so that no others can come to lie where they lay.
-    known: dict[tuple[nn.Module, int, int], tuple[Tensor, Tensor]] = {}
-
-    def ask(model: nn.Module, images: Tensor) -> Tensor:
-        key = model, images.data_ptr(), len(images)
-        if key not in known:
-            told = f"asking about {len(images)} clean images" if show else None
-            known[key] = images, answers.logits(_faster(model, images), images, told=told)
-        return known[key][1]
-
-    return ask
+    """`answers.remembering` of networks made quick."""
+    return answers.remembering(show=show, through=_faster)
 
 
 def calibrated(

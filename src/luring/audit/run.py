@@ -12,10 +12,11 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from luring import answers, rows
+from luring.answers import Ask
 from luring.attacks.balls import linf
 from luring.audit import controls, decision, denial, knowing, sanity, suspicious, unaware
 from luring.audit.budget import Budget
-from luring.audit.defence import DETECTED, FOOLED, KEPT, Ask, Defence, remembering
+from luring.audit.defence import DETECTED, FOOLED, KEPT, Defence, remembering
 from luring.audit.surrogates import independent, seen, stolen, transferred
 from luring.audit.tables import worst
 from luring.audit.tries import Crafted, Setting, Try

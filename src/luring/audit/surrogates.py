@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from luring import answers, training
+from luring.answers import Ask
 from luring.attacks import ensemble
-from luring.audit.defence import Ask, Defence
+from luring.audit.defence import Defence
 from luring.audit.tries import Setting, Try, named
 from luring.data import Dataset, Split
 from luring.networks import plain_target

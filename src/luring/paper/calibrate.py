@@ -103,7 +103,7 @@ def examine(
         return {name: found[name] > at for name, at in thresholds.items()}
 
     def alarms() -> dict[str, Any]:
-        m = answers.labels(target, dataset.test.images).cpu()
+        m = run.ask(target, dataset.test.images).argmax(1).cpu()
         flagged = flags(dataset.test.images)
         of_class = [m == label for label in range(len(dataset.classes))]
         return {
@@ -135,7 +135,7 @@ def examine(
         {"kind": "guard", "architecture": method, "n": len(dataset.test.labels)}, {**shared, "weights": of}, alarms
     )
     test = dataset.test
-    clean = transfer.choose([target, decoy], test.images, test.labels, n=experiment.n, seed=seed, show=show)
+    clean = transfer.choose([target, decoy], test.images, test.labels, n=experiment.n, seed=seed, ask=run.ask)
     for name, attacked in experiment.attacks.items():
         for radius in experiment.eps:
             attack = run.preset(name, attacked, radius)

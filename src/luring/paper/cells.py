@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from luring import answers, data, metrics, rows, transfer
+from luring import data, metrics, rows, transfer
 from luring.attacks import Attack
 from luring.paper.experiments import Attacked
 from luring.paper.run import Run
@@ -18,14 +18,10 @@ from luring.weights import digest
 def accuracy(run: Run, name: str, target: nn.Module, decoy: nn.Module, dataset: data.Dataset) -> None:
     """A line of Table 1: of M itself, or of the M∘P of an architecture."""
     run.weights[name] = weights = digest(decoy)
-    images, truth = dataset.test.images, dataset.test.labels
-    if run.answered is None:
-        run.answered = answers.labels(target, images, told="accuracy of base" if run.show else None).cpu()
-    m = run.answered
     run.cell(
-        {"kind": "accuracy", "architecture": name, **run.recipe(name), "n": len(m)},
+        {"kind": "accuracy", "architecture": name, **run.recipe(name), "n": len(dataset.test.labels)},
         {**run.training(name), "weights": weights},
-        lambda: measure_accuracy(name, decoy, m, images, truth, weights, show=run.show),
+        lambda: measure_accuracy(run, name, target, decoy, dataset.test, weights),
     )
 
 
@@ -142,14 +138,14 @@ def converged(
 
 
 def measure_accuracy(
-    name: str, decoy: nn.Module, m: Tensor, images: Tensor, truth: Tensor, weights: str, *, show: bool = False
+    run: Run, name: str, target: nn.Module, decoy: nn.Module, test: data.Split, weights: str
 ) -> dict[str, Any]:
-    """A row of Table 1: what a network answers to the test images, beside M's answers `m`."""
+    """A row of Table 1: what a network answers to the test images, beside M's answers."""
+    m, mop = (run.ask(network, test.images).argmax(1).cpu() for network in (target, decoy))
     compared = name != "base"
-    mop = answers.labels(decoy, images, told=f"accuracy of {name}" if show else None).cpu() if compared else m
     return {
-        "test_accuracy": metrics.accuracy(mop, truth),
-        "agreement": metrics.agreement(m, mop, truth) if compared else None,
+        "test_accuracy": metrics.accuracy(mop, test.labels),
+        "agreement": metrics.agreement(m, mop, test.labels) if compared else None,
         "disagreement": metrics.disagreement(m, mop) if compared else None,
         "weights": weights,
     }

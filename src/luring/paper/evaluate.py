@@ -55,18 +55,17 @@ def evaluate(
         batch = fitting(decoy, answers.prepare(dataset.test.images[:n], decoy))
     run = Run(experiment, out, seed, device, show, batch)
     weights = {"base": bundle.config["digests"]["target"], method: digest(bundle.decoy)}
-    m = answers.labels(target, dataset.test.images, told="accuracy of base" if show else None).cpu()
     for name, network in (("base", target), (method, decoy)):
         trained = bundle.config["settings"] if name == method else {"target": bundle.config["target"]}
         run.cell(
-            {"kind": "accuracy", "architecture": name, "n": len(m)},
+            {"kind": "accuracy", "architecture": name, "n": len(dataset.test.labels)},
             {**trained, "weights": weights[name]},
             lambda name=name, network=network: cells.measure_accuracy(
-                name, network, m, dataset.test.images, dataset.test.labels, weights[name], show=show
+                run, name, target, network, dataset.test, weights[name]
             ),
         )
     test = dataset.test
-    clean = transfer.choose([target, decoy], test.images, test.labels, n=n, seed=seed, show=show)
+    clean = transfer.choose([target, decoy], test.images, test.labels, n=n, seed=seed, ask=run.ask)
     for name, attacked in chosen.items():
         for radius in eps:
             cells.transferred(run, name, attacked, radius, method, target, decoy, clean, weights)

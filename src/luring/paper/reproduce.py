@@ -55,7 +55,7 @@ def reproduce(
         cells.accuracy(run, name, target, decoy, dataset)
     weights = run.weights
     test = dataset.test
-    clean = transfer.choose(list(decoys.values()), test.images, test.labels, n=experiment.n, seed=seed, show=show)
+    clean = transfer.choose(list(decoys.values()), test.images, test.labels, n=experiment.n, seed=seed, ask=run.ask)
     pictures(run, target, decoys, clean, dataset.classes, weights)
     cells.converged(run, target, decoys, clean, weights)
     # Luring and the baseline it is measured by come first: a run stopped early holds their whole comparison.

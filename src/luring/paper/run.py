@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import nn
 
-from luring import augment, bundle, data, networks, rows, training
+from luring import answers, augment, bundle, data, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
@@ -32,7 +32,7 @@ class Run:
         self.found = {rows.key(row): row for row in self.rows}
         self.source: Mapping[str, int] = {}
         self.weights: dict[str, str] = {}
-        self.answered: Tensor | None = None
+        self.ask = answers.remembering(show=show)
 
     def cell(
         self, names: Mapping[str, Any], settings: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]
