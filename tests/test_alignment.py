@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import alignment, answers, data, gap, lures, metrics, networks, recipes, training, transfer
-from luring.attacks import preset
+import short_fits
+from luring import alignment, data, gap, lures, recipes
 from luring.errors import InputError
 from luring.training import Schedule
 
@@ -67,19 +67,12 @@ def digits():
 
 @pytest.fixture(scope="module")
 def target(digits):
-    torch.manual_seed(0)
-    network = networks.make_target("plain", digits.shape, 10)
-    training.classifier(network, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
-    return network.requires_grad_(False)
+    return short_fits.target_of(digits)
 
 
-def fitted(digits, target, steps=300, **asked):
-    torch.manual_seed(0)
-    lure = lures.residual_lure(digits.shape, 16)
-    training.lure(
-        lure, target, digits.train.images, digits.validation.images, schedule=Schedule(steps, lr=3e-3, validations=4), show=False, **asked
-    )  # fmt: skip
-    return networks.compose(lure, target)
+def fitted(digits, target, **asked):
+    schedule = Schedule(300, lr=3e-3, validations=4)
+    return short_fits.fitted(digits, target, lambda shape: lures.residual_lure(shape, 16), schedule, **asked)
 
 
 def test_what_fools_an_aligned_decoy_fools_the_target_less(digits, target):
@@ -87,12 +80,7 @@ def test_what_fools_an_aligned_decoy_fools_the_target_less(digits, target):
     found = {}
     for name, align in (("bounded", None), ("aligned", recipes.ALIGN)):
         decoy = fitted(digits, target, **recipes.asked("aligned") | {"align": align, "static_eps": None})
-        clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
-        attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
-        examples = transfer.craft(attack, decoy, clean, show=False)
-        right = metrics.accuracy(answers.labels(decoy, digits.test.images), digits.test.labels)
-        found[name] = transfer.transfer(target, decoy, examples, clean.labels).measures() | {"accuracy": right}
-    print(found)
+        found[name] = short_fits.attacked(digits, target, decoy)
     assert found["aligned"]["dac"] >= found["bounded"]["dac"] + 0.4
     assert found["aligned"]["ac_mop"] <= 0.05
     assert found["aligned"]["accuracy"] >= found["bounded"]["accuracy"] - 0.08

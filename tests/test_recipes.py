@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import answers, data, gap, losses, lures, metrics, networks, recipes, static, training, transfer
-from luring.attacks import preset
+import short_fits
+from luring import answers, data, gap, losses, lures, metrics, recipes, static
 from luring.attacks.objectives import margin
 from luring.errors import InputError
 from luring.training import Schedule
@@ -44,10 +44,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def target(digits):
-    torch.manual_seed(0)
-    network = networks.make_target("plain", digits.shape, 10)
-    training.classifier(network, digits.train, digits.validation, schedule=Schedule(200, lr=3e-3), show=False)
-    return network.requires_grad_(False)
+    return short_fits.target_of(digits)
 
 
 def test_they_bring_the_target_nearer_to_its_runner_up(digits, target):
@@ -61,18 +58,7 @@ def test_they_bring_the_target_nearer_to_its_runner_up(digits, target):
 
 
 def fitted(digits, target, **asked):
-    torch.manual_seed(0)
-    lure = lures.plain_lure(digits.shape, 8)
-    training.lure(
-        lure,
-        target,
-        digits.train.images,
-        digits.validation.images,
-        schedule=Schedule(400, lr=5e-3),
-        show=False,
-        **asked,
-    )
-    return networks.compose(lure, target)
+    return short_fits.fitted(digits, target, lambda shape: lures.plain_lure(shape, 8), Schedule(400, lr=5e-3), **asked)
 
 
 def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits, target):
@@ -83,11 +69,7 @@ def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits,
     found = {}
     for name, static_eps in (("bounded", None), ("strong", 0.3)):
         decoy = fitted(digits, target, **recipes.asked("strong", eps=0.3) | {"static_eps": static_eps})
-        clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
-        attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
-        examples = transfer.craft(attack, decoy, clean, show=False)
-        right = metrics.accuracy(answers.labels(decoy, digits.test.images), digits.test.labels)
-        found[name] = transfer.transfer(target, decoy, examples, clean.labels).measures() | {"accuracy": right}
+        found[name] = short_fits.attacked(digits, target, decoy)
     assert found["strong"]["dac"] >= found["bounded"]["dac"] + 0.2
     assert found["strong"]["ac_mop"] <= 0.05
     assert found["strong"]["accuracy"] >= found["bounded"]["accuracy"] - 0.08
@@ -99,11 +81,8 @@ def test_a_decoy_that_is_asked_for_all_that_m_answers_agrees_with_it_more_and_is
     strong, faithful = recipes.asked("strong", eps=0.3), {"lam": 0.1, "c_e": 1.0}
     for name, asked in (("strong", strong), ("faithful", strong | faithful)):
         decoy = fitted(digits, target, **asked)
-        clean = transfer.choose([target, decoy], digits.test.images, digits.test.labels, n=100)
-        attack = preset("pgd", eps=0.3, step=0.03, steps=20, loss="margin")
-        examples = transfer.craft(attack, decoy, clean, show=False)
         m, mop = (answers.logits(model, digits.test.images) for model in (target, decoy))
-        found[name] = transfer.transfer(target, decoy, examples, clean.labels).measures() | {
+        found[name] = short_fits.attacked(digits, target, decoy) | {
             "disagreement": metrics.disagreement(m.argmax(1), mop.argmax(1)),
             "c_e": float(losses.c_e(mop, m)),
         }
