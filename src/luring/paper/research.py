@@ -45,11 +45,10 @@ MNIST = Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8)
 CIFAR10 = EXPERIMENTS["cifar10", "quick"]
 
 
-def _coloured(recipe: str, lam: float, network: str | None = None) -> Lure:
+def _coloured(recipe: str, asked: recipes.Asked, network: str | None = None) -> Lure:
     """CIFAR10's, with the quick scale's moved images; the steps are those that its first rows were fitted with."""
     quick = CIFAR10.lures["luring"]
     schedule = replace(quick.schedule, steps=6000)
-    asked = recipes.asked(recipe, lam=lam, eps=None if recipe == "paper" else 0.04)
     return replace(quick, schedule=schedule, asked=asked, method="luring", recipe=recipe, network=network)
 
 
@@ -117,11 +116,17 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=CIFAR10.target_schedule,
             lures=MappingProxyType(
                 {
-                    "luring": _coloured("paper", 0.175),
-                    "strong": _coloured("strong", 0.165),
+                    "luring": _coloured("paper", recipes.asked("paper", lam=0.175)),
+                    "strong": _coloured("strong", recipes.asked("strong", lam=0.165, eps=0.04)),
                 }
             ),
-            apart=MappingProxyType({"aligned": _coloured("aligned", 0.165, "residual-32-2")}),
+            # `faithful` is to keep accuracy: a lower weight of the gap, a smaller radius.
+            apart=MappingProxyType(
+                {
+                    "faithful": _coloured("faithful", {**recipes.asked("strong", lam=0.05, eps=0.025), "c_e": 1.0}),
+                    "aligned": _coloured("aligned", recipes.asked("aligned", lam=0.165, eps=0.04), "residual-32-2"),
+                }
+            ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
             extras=_modern(0.01, 16, "sia"),
             eps=(0.02, 0.03, 0.04),
