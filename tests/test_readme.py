@@ -71,11 +71,14 @@ def test_the_table_of_classifiers_is_drawn_from_the_stored_rows():
     assert shown.strip() == drawn.strip()
 
 
-def test_the_trials_are_drawn_from_the_stored_rows():
-    shown = (ROOT / "docs/research.md").read_text().split("<!-- research -->\n")[1].split("<!-- /research -->")[0]
-    found = [
-        row
-        for name in ("mnist", "digits", "cifar10")
-        for row in rows.read(ROOT / f"results/research-{name}/rows.jsonl")
-    ]
+@pytest.mark.parametrize(
+    ("mark", "folders"),
+    [
+        ("research", ("research-mnist", "research-digits")),
+        ("research-cifar10-strong", ("research-cifar10-strong",)),
+    ],
+)
+def test_the_trials_are_drawn_from_the_stored_rows(mark, folders):
+    shown = (ROOT / "docs/research.md").read_text().split(f"<!-- {mark} -->\n")[1].split(f"<!-- /{mark} -->")[0]
+    found = [row for folder in folders for row in rows.read(ROOT / f"results/{folder}/rows.jsonl")]
     assert shown.strip() == trials.markdown(found).strip()

@@ -57,7 +57,7 @@ def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_t
 
 
 def test_cifar10_the_strong_recipe_lets_far_less_through_and_costs_more_accuracy():
-    found = rows.read(RESULTS / "research-cifar10/rows.jsonl")
+    found = rows.read(RESULTS / "research-cifar10-strong/rows.jsonl")
     lines = tables.transfer(found)
     gains = [line.cells["strong"]["dac"].mean - line.cells["luring"]["dac"].mean for line in lines]
     assert len(gains) == 33
