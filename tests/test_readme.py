@@ -75,6 +75,7 @@ def test_the_table_of_classifiers_is_drawn_from_the_stored_rows():
     ("mark", "folders"),
     [
         ("research", ("research-mnist", "research-digits")),
+        ("research-cifar10", ("research-cifar10",)),
         ("research-cifar10-strong", ("research-cifar10-strong",)),
     ],
 )
