@@ -92,10 +92,17 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     assert min(above(others, "c_e")) >= 0.0095
     assert statistics.fmean(above(others, "c_e")) == pytest.approx(0.12, abs=0.005)
     assert max(above(others, "luring_alt")) < 0
-    assert {
-        name: [round(line.cells[name]["dac"].mean, 2) for line in tables.worst(found)]
-        for name in ("c_e", "luring", "luring_alt")
-    } == {"c_e": [0.05, 0.01, 0.0], "luring": [0.18, 0.02, 0.02], "luring_alt": [0.42, 0.16, 0.04]}
+    without_queries = [row for row in found if row.get("attack") not in BY_QUERY]
+    for of, names in ((found, ("c_e", "luring")), (without_queries, ("c_e", "luring", "luring_alt"))):
+        left = {name: [round(line.cells[name]["dac"].mean, 2) for line in tables.worst(of)] for name in names}
+        kept = {"c_e": [0.05, 0.01, 0.0], "luring": [0.18, 0.02, 0.02], "luring_alt": [0.42, 0.16, 0.04]}
+        assert left == {name: kept[name] for name in names}
+    queries = [line for line in tables.transfer(found) if line.attack in BY_QUERY]
+    assert len(queries) == 9
+    assert min(line.cells["luring"]["dac"].mean for line in queries) == pytest.approx(0.94)
+    assert min(line.cells["c_e"]["dac"].mean for line in queries) == pytest.approx(0.88)
+    assert min(line.cells["luring"]["ac_mop"].mean for line in queries) == pytest.approx(0.41)
+    assert [line.attack for line in queries if above([line], "c_e")[0] < 0] == ["zoo"] * 3
     still = papers(rows.read(RESULTS / "cifar10-still/rows.jsonl"))
     for name, dac in (("luring", [0.30, 0.23]), ("c_e", [0.22, 0.09])):  # accuracy is paid for with strength
         assert [round(statistics.fmean(line.cells[name]["dac"].mean for line in of), 2) for of in (still, lines)] == dac
