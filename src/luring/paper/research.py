@@ -6,15 +6,23 @@ the gap for less and asks for all that M answers (C_E), and `aligned` turns the 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from luring import recipes
+from luring.augment import Moves
 from luring.paper.experiments import EXPERIMENTS, Attacked, Experiment, Lure, table_2
 from luring.training import Schedule
 
 
-def _trial(schedule: Schedule, recipe: str, asked: recipes.Asked, network: str | None = None) -> Lure:
-    return Lure(schedule, asked, method="luring", recipe=recipe, network=network)
+def _trial(
+    schedule: Schedule, recipe: str, asked: recipes.Asked, network: str | None = None, moves: Moves | None = None
+) -> Lure:
+    return Lure(schedule, asked, method="luring", recipe=recipe, network=network, moves=moves)
+
+
+def _faithful(lam: float, eps: float) -> recipes.Asked:
+    return {**recipes.asked("strong", lam=lam, eps=eps), "c_e": 1.0}
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -23,7 +31,7 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
         {
             "luring": Lure(schedule, recipe="paper"),
             "strong": _trial(schedule, "strong", recipes.asked("strong", eps=eps)),
-            "faithful": _trial(schedule, "faithful", {**recipes.asked("strong", eps=eps, lam=0.1), "c_e": 1.0}),
+            "faithful": _trial(schedule, "faithful", _faithful(0.1, eps)),
         }
     )
 
@@ -43,13 +51,9 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
 DIGITS = Schedule(2000, lr=3e-3)
 MNIST = Schedule(6000, lr=5e-3, beta2=0.99, precision="bfloat16", validations=8)
 CIFAR10 = EXPERIMENTS["cifar10", "quick"]
-
-
-def _coloured(recipe: str, asked: recipes.Asked, network: str | None = None) -> Lure:
-    """On CIFAR10, as the quick scale fits its own, in fewer steps, for each costs more."""
-    quick = CIFAR10.lures["luring"]
-    schedule = replace(quick.schedule, steps=6000)
-    return replace(quick, schedule=schedule, asked=asked, method="luring", recipe=recipe, network=network)
+QUICK = CIFAR10.lures["luring"]
+# As the quick scale fits its own, in fewer steps, for each costs more.
+_coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
@@ -116,9 +120,9 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             target_schedule=CIFAR10.target_schedule,
             lures=MappingProxyType(
                 {
-                    "luring": replace(CIFAR10.lures["luring"], recipe="paper"),
+                    "luring": replace(QUICK, recipe="paper"),
                     # To keep accuracy: a low weight of the gap, a small radius.
-                    "faithful": _coloured("faithful", {**recipes.asked("strong", lam=0.05, eps=0.025), "c_e": 1.0}),
+                    "faithful": _coloured("faithful", _faithful(0.05, 0.025)),
                 }
             ),
             apart=MappingProxyType(
