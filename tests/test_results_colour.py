@@ -128,10 +128,9 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
     assert least <= measured.keys()
 
     def kept(name, network):
+        # Trials begin from the quick scale's.
         files = [RESULTS / of / f"models/seed-{seed}/{name}.safetensors" for of in (folder, f"{dataset}-quick")]
-        fill(
-            network, read_tensors(next(file for file in files if file.exists())), name
-        )  # trials begin from the latter's
+        fill(network, read_tensors(next(file for file in files if file.exists())), name)
         return network
 
     def fresh():
