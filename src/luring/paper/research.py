@@ -2,6 +2,7 @@
 
 `luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both; `faithful` counts
 the gap for less and asks for all that M answers (C_E), and `aligned` turns the decoy's gradient away from M's (`luring.alignment`), both beside what `strong` does.
+`blended` is `faithful`'s lure with a share of the image itself (`luring.blend`).
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ def _faithful(lam: float, eps: float) -> recipes.Asked:
     return {**recipes.asked("strong", lam=lam, eps=eps), "c_e": 1.0}
 
 
+def _blended(faithful: Lure, share: float) -> Lure:
+    return replace(faithful, recipe="blended", blended=("faithful", share))
+
+
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     """The recipes, up to a radius."""
     return MappingProxyType(
@@ -37,13 +42,14 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
 
 
 def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
-    """Parts of `strong`, and `aligned`, whose lure begins as the identity where the others' do not."""
+    """Parts of `strong`; `aligned`, whose lure begins as the identity where the others' do not; and `faithful` held back."""
     static: recipes.Asked = {**recipes.asked("paper"), "static_eps": eps}
     return MappingProxyType(
         {
             "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
             "static": _trial(schedule, "static", static),
             "aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), residual),
+            "blended": _blended(_trials(schedule, eps)["faithful"], 0.7),
         }
     )
 
@@ -54,6 +60,8 @@ CIFAR10 = EXPERIMENTS["cifar10", "quick"]
 QUICK = CIFAR10.lures["luring"]
 # As the quick scale fits its own, in fewer steps, for each costs more.
 _coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
+# To keep accuracy: a low weight of the gap, a small radius.
+FAITHFUL = _coloured("faithful", _faithful(0.05, 0.025))
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
@@ -121,14 +129,14 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             lures=MappingProxyType(
                 {
                     "luring": replace(QUICK, recipe="paper"),
-                    # To keep accuracy: a low weight of the gap, a small radius.
-                    "faithful": _coloured("faithful", _faithful(0.05, 0.025)),
+                    "faithful": FAITHFUL,
                 }
             ),
             apart=MappingProxyType(
                 {
                     "strong": _coloured("strong", recipes.asked("strong", lam=0.165, eps=0.04)),
                     "aligned": _coloured("aligned", recipes.asked("aligned", lam=0.165, eps=0.04), "residual-32-2"),
+                    "blended": _blended(FAITHFUL, 0.75),
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),

@@ -13,6 +13,7 @@ from torch import nn
 from luring import answers, augment, bundle, data, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
+from luring.blend import Blended
 from luring.errors import InputError
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
@@ -88,6 +89,7 @@ class Run:
             **{setting: value for setting, value in asked.items() if value is not None or setting == "gap_max"},
             "schedule": lure.schedule.describe(),
             **moves,
+            **({"blended": list(lure.blended)} if lure.blended else {}),
         }
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
@@ -115,6 +117,10 @@ class Run:
         experiment = self.experiment
         fitted: Lure = experiment.fitted[name]
         method = fitted.method or name
+        if fitted.blended:
+            of, share = fitted.blended
+            whole: nn.Module = self.decoy(of, target, dataset).lure  # type: ignore[assignment]
+            return networks.compose(Blended(whole, share).to(self.device), target).eval()
 
         def lure() -> nn.Module:
             made = networks.make_lure(self.lure(name), target, dataset.shape)[0]
