@@ -78,9 +78,8 @@ def test_what_fools_the_decoy_of_the_strong_recipe_fools_the_target_less(digits,
 def test_a_decoy_that_is_asked_for_all_that_m_answers_agrees_with_it_more_and_is_as_strong(digits, target):
     """One seed, a short fit."""
     found = {}
-    strong, faithful = recipes.asked("strong", eps=0.3), {"lam": 0.1, "c_e": 1.0}
-    for name, asked in (("strong", strong), ("faithful", strong | faithful)):
-        decoy = fitted(digits, target, **asked)
+    for name in ("strong", "faithful"):
+        decoy = fitted(digits, target, **recipes.asked(name, eps=0.3))
         m, mop = (answers.logits(model, digits.test.images) for model in (target, decoy))
         found[name] = short_fits.attacked(digits, target, decoy) | {
             "disagreement": metrics.disagreement(m.argmax(1), mop.argmax(1)),
@@ -117,6 +116,10 @@ def test_an_autoencoder_is_not_fitted_on_them(digits, target):
 class TestRecipes:
     def test_the_paper_asks_for_the_papers_loss(self):
         assert recipes.asked("paper") == {"lam": 1.0, "gap_max": None, "static_eps": None, "align": None, "c_e": None}
+
+    def test_the_faithful_one_asks_as_the_strong_one_and_for_all_that_m_answers(self):
+        strong = recipes.asked("strong", eps=0.3)
+        assert recipes.asked("faithful", eps=0.3) == strong | {"lam": 0.1, "c_e": 1.0}
 
     def test_what_is_given_stands_in_place_of_the_recipes_own(self):
         assert recipes.asked("strong", lam=0.1, eps=0.05) == {

@@ -1,29 +1,152 @@
-"""A lure held back: its image blended with the one it was given. Set after the fit, it gives strength for accuracy, and nothing is trained."""
+"""A lure held back after its fit: its image blended with the one it was given. It gives strength for accuracy, and nothing is trained.
+
+The share of the lure's image is a buffer of `luring.lures.Blended`; in a bundle it stands behind an @ in the lure's name as well.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from luring import answers, bundle, metrics, networks, rows, transfer
+from luring.atomic import replacing
+from luring.attacks import Attack
+from luring.bundle import Bundle
+from luring.data import Dataset
 from luring.errors import InputError
+from luring.lures import Blended, whole
+from luring.weights import digest, read_tensors, write_tensors
 
 
-class Blended(nn.Module):
-    """x + s (P(x) − x): a share s of the lure's image, the rest of the image itself; values in [0, 1] stay there.
+@dataclass(frozen=True)
+class Held:
+    """What a lure is worth at one share.
 
     Attributes:
-        lure: P.
-        share: s, between 0 and 1; a buffer, so that it is a part of the weights and of their digest.
+        share: of the lure's image; 1 is the lure as it was fitted.
+        accuracy: of M∘P on the validation images, by their labels or, without, by M's.
+        disagreement: share of the validation images that M and M∘P answer differently.
+        ac_mop: what the attack leaves M∘P right on.
+        dac: detection adversarial accuracy under it.
+        n: images attacked.
     """
 
-    share: Tensor
+    share: float
+    accuracy: float
+    disagreement: float
+    ac_mop: float
+    dac: float
+    n: int
 
-    def __init__(self, lure: nn.Module, share: float) -> None:
-        """Raises InputError where the share is not above 0 and below 1."""
-        super().__init__()
-        if not 0 < share < 1:
-            raise InputError(f"the lure's share is {share:g}: give a number above 0 and below 1.")
-        self.lure = lure
-        self.register_buffer("share", torch.tensor(share))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[batch, channels, height, width] to the same."""
-        return images + self.share * (self.lure(images) - images)
+def curve(
+    found: Bundle,
+    dataset: Dataset,
+    shares: Iterable[float],
+    attack: Attack,
+    *,
+    n: int = 200,
+    seed: int = 0,
+    show: bool = True,
+) -> list[Held]:
+    """What the lure of a bundle is worth at each share, measured on validation images alone: test images judge what was chosen.
+
+    Args:
+        found: the bundle; of one that is blended already, P itself is blended.
+        dataset: its images.
+        shares: of the lure's image, above 0 and at most 1.
+        attack: on M∘P; its examples are shown to M.
+        n: validation images attacked, of those that M and M∘P at every share classify correctly.
+        seed: of their choice.
+        show: show progress.
+
+    Raises:
+        InputError: a share out of range, or no image that both classify correctly.
+    """
+    held_out, target, ask = dataset.validation, found.target, answers.remembering(show=show)
+    behind: nn.Module = found.decoy.target  # type: ignore[assignment]
+    decoys = {share: networks.compose(at(found.lure, share), behind).eval() for share in shares}
+    asked = [target, *decoys.values()]
+    clean = transfer.choose(asked, held_out.images, held_out.labels, n=n, seed=seed, ask=ask)
+    of_target, *of_decoys = (ask(model, held_out.images).argmax(1).cpu() for model in asked)
+    measured: list[Held] = []
+    for (share, decoy), said in zip(decoys.items(), of_decoys, strict=True):
+        examples = transfer.craft(attack, decoy, clean, show=show)
+        rates = transfer.transfer(target, decoy, examples, clean.labels).measures()
+        right, apart = metrics.accuracy(said, held_out.labels), metrics.disagreement(of_target, said)
+        measured.append(Held(share, right, apart, rates["ac_mop"], rates["dac"], len(clean.labels)))
+    return measured
+
+
+def at(lure: nn.Module, share: float) -> nn.Module:
+    """A lure at a share of its image: P itself at 1.
+
+    Raises:
+        InputError: the share is not above 0, or above 1.
+    """
+    fitted = whole(lure)
+    if share == 1:
+        return fitted
+    device = next((weight.device for weight in fitted.parameters()), torch.device("cpu"))
+    return Blended(fitted, share).to(device).eval()
+
+
+def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset) -> dict[str, Any]:
+    """Write a bundle with its lure at another share; target and settings are the other's. A guard is not: it knew another decoy.
+
+    Args:
+        found: what `folder` holds.
+        folder: a bundle.
+        out: a folder for the other.
+        share: of the lure's image.
+        dataset: whose test images say how the new decoy does.
+
+    Returns:
+        Its `config.json`.
+
+    Raises:
+        InputError: a share out of range, or `out` holds a bundle already.
+    """
+    if (out / "config.json").exists():
+        raise InputError(f"{out} holds a bundle already: give another folder with --out.")
+    lure = at(found.lure, share)
+    behind: nn.Module = found.decoy.target  # type: ignore[assignment]
+    old = dict(found.config)
+    name = str(old["lure"]).partition("@")[0] + (f"@{share:g}" if share < 1 else "")
+    settings = {setting: value for setting, value in old["settings"].items() if setting != "share"}
+    described = bundle.describe(
+        dataset,
+        found.target,
+        lure,
+        networks.compose(lure, behind).eval(),
+        names=(str(old["target"]), name),
+        method=str(old["method"]),
+        settings=settings | ({"share": share} if share < 1 else {}),
+    )
+    new = old | {said: described[said] for said in ("lure", "settings", "metrics")} | rows.provenance()
+    new["digests"] = old["digests"] | {"lure": digest(lure)}
+    if "weights" in old:  # by how much halving them moved the figures was measured on the other decoy
+        new["weights"] = {"stored": old["weights"]["stored"]}
+    out.mkdir(parents=True, exist_ok=True)
+    for file in ("target.safetensors", "target.onnx", "stack.safetensors"):
+        if (folder / file).exists():
+            shutil.copyfile(folder / file, out / file)
+    write_tensors(out / "lure.safetensors", _tensors(folder / "lure.safetensors", lure))
+    with replacing(out / "config.json") as file:
+        file.write(json.dumps(new, indent=2).encode() + b"\n")
+    return new
+
+
+def _tensors(file: Path, lure: nn.Module) -> dict[str, Tensor]:
+    """The weights of P as they are stored, named and completed as the lure's."""
+    stored = {name.removeprefix("lure."): tensor for name, tensor in read_tensors(file).items() if name != "share"}
+    return (
+        {"share": lure.share.cpu(), **{f"lure.{name}": stored[name] for name in stored}}
+        if isinstance(lure, Blended)
+        else stored
+    )

@@ -19,6 +19,7 @@ from luring import answers, cost, data, metrics, networks, rows, scaling, target
 from luring.atomic import replacing
 from luring.data import Dataset, Scaling
 from luring.errors import InputError, first_line
+from luring.lures import Blended
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
 from luring.targets.target import digest_with
@@ -178,7 +179,9 @@ def load(
         shape, classes, digests = (channels, height, width), len(config["classes"]), dict(config["digests"])
         if not (1 <= channels <= 16 and 1 <= height <= 8192 and 1 <= width <= 8192 and 2 <= classes <= 100_000):
             raise ValueError(f"images {list(shape)}, {classes} classes")  # noqa: TRY301
-        name, lure_name = str(config["target"]), str(config["lure"])
+        name = str(config["target"])
+        lure_name, _, part = str(config["lure"]).partition("@")
+        share = float(part) if part else None
         said: dict[str, Any] = dict(config.get("found") or {"kind": "luring", "stored": True, "preprocessing": None})
         found_scaling = scaling.read(config["scaling"]) if config.get("scaling") else None
         seen = recalled(said["preprocessing"]) if said["preprocessing"] is not None else None
@@ -195,8 +198,15 @@ def load(
     if found.digest != digests["target"]:
         where = f"{folder}/target.safetensors holds other weights than its config.json says: it was changed; fit the bundle again."
         raise InputError(where if target is None else _other(folder, name))
+
+    def held_back(whole: nn.Module) -> nn.Module:
+        return whole if share is None or isinstance(whole, Blended) else Blended(whole, share)
+
     p = networks.imported(lure) if isinstance(lure, str) else lure
-    p = p or _bounded(lambda: networks.make_lure(lure_name, found.network, shape)[0], folder, "lure", auto=lure_name)
+    p = held_back(p) if p is not None else None
+    p = p or _bounded(
+        lambda: held_back(networks.make_lure(lure_name, found.network, shape)[0]), folder, "lure", auto=lure_name
+    )
     _fill(p, folder, "lure", digests)
     behind = found.network
     if "stack" in digests:

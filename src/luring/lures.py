@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from luring.errors import InputError
 from luring.types import Shape
 
 
@@ -112,3 +113,31 @@ class Beside(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, height, width] to [batch, channels + those of the inner network, height, width]."""
         return torch.cat([x, self.inner(x)], 1)
+
+
+class Blended(nn.Module):
+    """A lure held back, x + s (P(x) − x): a share s of its image, the rest of the image itself; in [0, 1] where P's image is (`luring.blend`).
+
+    Attributes:
+        lure: P.
+        share: s, between 0 and 1; a buffer, so that it is a part of the weights and of their digest.
+    """
+
+    share: Tensor
+
+    def __init__(self, lure: nn.Module, share: float) -> None:
+        """Raises InputError where the share is not above 0 and below 1."""
+        super().__init__()
+        if not 0 < share < 1:
+            raise InputError(f"the lure's share is {share:g}: give a number above 0 and below 1.")
+        self.lure = lure
+        self.register_buffer("share", torch.tensor(share))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[batch, channels, height, width] to the same."""
+        return images + self.share * (self.lure(images) - images)
+
+
+def whole(lure: nn.Module) -> nn.Module:
+    """P as it was fitted: of a lure that is held back the one inside, else the lure itself."""
+    return lure.lure if isinstance(lure, Blended) else lure

@@ -48,7 +48,7 @@ def fit(
         share: of the target's multiply-adds that the lure `auto` may cost.
         method: `luring`, or a baseline: `luring_alt`, `c_e`, `auto`.
         recipe: of `luring.recipes`.
-        eps: radius of the recipes `strong` and `aligned`.
+        eps: radius of the recipes `strong`, `faithful` and `aligned`.
         lam: λ of the luring loss, where it is not the recipe's own.
         gap_max: bound on its gap in logits, likewise.
         moves: how the images of each step are moved, if they are.

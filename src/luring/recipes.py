@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from luring.errors import InputError
 
-Name: TypeAlias = Literal["paper", "strong", "aligned"]
+Name: TypeAlias = Literal["paper", "strong", "faithful", "aligned"]
 
 Kind: TypeAlias = Literal["plain", "residual"]
 """Of the lures for images of any size (`luring.lures`)."""
@@ -31,6 +31,7 @@ class Recipe:
         gap_max: bound on the gap in logits; `None` is the paper's loss.
         static: whether the lure is fitted on M's adversarial examples, too (`luring.static`).
         align: weight of the penalty on gradients that agree with M's (`luring.alignment`); `None` is without.
+        c_e: weight of C_E beside the luring loss; `None` is without.
         lure: what the lure `auto` is: one that begins as the identity is no use to a recipe that does not turn its gradient away.
     """
 
@@ -38,6 +39,7 @@ class Recipe:
     gap_max: float | None
     static: bool = False
     align: float | None = None
+    c_e: float | None = None
     lure: Kind = "plain"
 
 
@@ -45,6 +47,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "paper": Recipe(1.0, None),
         "strong": Recipe(1.0, GAP_MAX, static=True),
+        "faithful": Recipe(0.1, GAP_MAX, static=True, c_e=1.0),
         "aligned": Recipe(1.0, GAP_MAX, static=True, align=ALIGN, lure="residual"),
     }
 )
@@ -119,7 +122,7 @@ def asked(
         "gap_max": recipe.gap_max if gap_max is None else gap_max,
         "static_eps": (EPS if eps is None else eps) if recipe.static else None,
         "align": recipe.align,
-        "c_e": None,
+        "c_e": recipe.c_e,
     }
 
 

@@ -20,6 +20,7 @@ from luring.bundle import Bundle
 from luring.data import Dataset, Split
 from luring.errors import InputError
 from luring.guard import Detector
+from luring.lures import whole
 from luring.networks import compose
 from luring.paper.calibrate import LEARNED_FROM
 from luring.training import Schedule
@@ -96,7 +97,7 @@ def controls(
         device: of the networks.
         show: show progress.
     """
-    target, lure = bundle.target.to(device), bundle.lure.to(device)
+    target, lure = bundle.target.to(device), whole(bundle.lure).to(device)
     learned, held_out = dataset.train.images[: budget.learned], dataset.validation.images
     short = seen(dataset, schedule(max(budget.training, budget.adversarial)))
     train, validation = short.train, short.validation
@@ -213,7 +214,7 @@ def own_lure(bundle: Bundle, dataset: Dataset, budget: Budget, keep: Keep, *, se
             show=show,
         )
 
-    return keep("own-lure", lambda: fresh(bundle.lure), run)
+    return keep("own-lure", lambda: fresh(whole(bundle.lure)), run)
 
 
 def copied(network: nn.Module) -> nn.Module:

@@ -22,10 +22,6 @@ def _trial(
     return Lure(schedule, asked, method="luring", recipe=recipe, network=network, moves=moves)
 
 
-def _faithful(lam: float, eps: float) -> recipes.Asked:
-    return {**recipes.asked("strong", lam=lam, eps=eps), "c_e": 1.0}
-
-
 def _blended(faithful: Lure, share: float) -> Lure:
     return replace(faithful, recipe="blended", blended=("faithful", share))
 
@@ -36,7 +32,7 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
         {
             "luring": Lure(schedule, recipe="paper"),
             "strong": _trial(schedule, "strong", recipes.asked("strong", eps=eps)),
-            "faithful": _trial(schedule, "faithful", _faithful(0.1, eps)),
+            "faithful": _trial(schedule, "faithful", recipes.asked("faithful", eps=eps)),
         }
     )
 
@@ -61,7 +57,7 @@ QUICK = CIFAR10.lures["luring"]
 # As the quick scale fits its own, in fewer steps, for each costs more.
 _coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
 # To keep accuracy: a low weight of the gap, a small radius.
-FAITHFUL = _coloured("faithful", _faithful(0.05, 0.025))
+FAITHFUL = _coloured("faithful", recipes.asked("faithful", lam=0.05, eps=0.025))
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:

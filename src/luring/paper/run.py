@@ -13,8 +13,8 @@ from torch import nn
 from luring import answers, augment, bundle, data, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
-from luring.blend import Blended
 from luring.errors import InputError
+from luring.lures import Blended
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
 from luring.weights import half_tensors, halved, write_tensors
