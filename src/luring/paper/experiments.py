@@ -22,6 +22,7 @@ class Lure:
         recipe: what its rows call how it was fitted, in a trial of recipes.
         network: its lure, where it is not the experiment's.
         moves: of the images that it is fitted on; Stack's are the experiment's.
+        begins: another architecture's name, whose lure it begins as.
         blended: another architecture's name, whose lure it is, and the share of it (`luring.blend`): the schedule and all else is that one's.
     """
 
@@ -31,6 +32,7 @@ class Lure:
     recipe: str | None = None
     network: str | None = None
     moves: Moves | None = None
+    begins: str | None = None
     blended: tuple[str, float] | None = None
 
 

@@ -89,6 +89,7 @@ class Run:
             **{setting: value for setting, value in asked.items() if value is not None or setting == "gap_max"},
             "schedule": lure.schedule.describe(),
             **moves,
+            **({"begins": lure.begins} if lure.begins else {}),
             **({"blended": list(lure.blended)} if lure.blended else {}),
         }
 
@@ -135,6 +136,8 @@ class Run:
             return self.trained(name, lambda: networks.compose(lure(), fresh()), dataset)
 
         def fit_it(network: nn.Module, state: Path) -> None:
+            if fitted.begins is not None:
+                network.load_state_dict(self.decoy(fitted.begins, target, dataset).lure.state_dict())  # type: ignore[union-attr]
             training.lure(
                 network,
                 target,
