@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from luring import answers, bundle, data, recipes, rows
+from luring import answers, bundle, data, networks, recipes, rows
 from luring.augment import Moves
 from luring.errors import InputError
+from luring.lures import Blended
 from luring.paper import printed
 from luring.paper.calibrate import calibrated, examine
 from luring.paper.evaluate import own
@@ -19,7 +20,7 @@ from luring.paper.experiments import EXPERIMENTS, Attacked, Lure
 from luring.paper.reproduce import reproduce
 from luring.paper.run import Run
 from luring.training import Schedule
-from luring.weights import digest
+from luring.weights import digest, read_tensors
 
 SHORT = Schedule(60, lr=3e-3, validations=2)
 SMALL = replace(
@@ -70,6 +71,34 @@ def test_a_second_run_adds_nothing(folder):
         "effect": 8,
         "opposite": 3,
     }
+
+
+def test_a_lure_may_begin_as_another_and_another_may_be_held_back(tmp_path):
+    once = Lure(Schedule(1, lr=1e-6, validations=1), method="luring", recipe="on", begins="luring")
+    part = Lure(SHORT, method="luring", recipe="part", blended=("luring", 0.5))
+    few = replace(
+        SMALL,
+        lures=MappingProxyType({"luring": SMALL.lures["luring"]}),
+        apart=MappingProxyType({"on": once, "part": part}),
+        attacks=MappingProxyType({"fgsm": Attacked()}),
+        extras=MappingProxyType({}),
+        effect=(),
+        pictures=0,
+        converged=MappingProxyType({}),
+        opposite=False,
+    )
+    found = reproduce(few, tmp_path, show=False)
+    kept = tmp_path / "models/seed-0"
+    assert not (kept / "part.safetensors").exists()
+    begun, went_on = (read_tensors(kept / f"{name}.safetensors") for name in ("luring", "on"))
+    moved = max(float((went_on[name].float() - begun[name].float()).abs().max()) for name in begun)
+    assert moved <= 1e-3, "a single small step"
+    by_name = {row["architecture"]: row for row in rows.select(found, kind="accuracy")}
+    assert by_name["on"]["settings"]["begins"] == "luring"
+    assert by_name["part"]["settings"]["blended"] == ["luring", 0.5]
+    whole = bundle.load(kept / "bundle")
+    assert by_name["part"]["weights"] == digest(networks.compose(Blended(whole.lure, 0.5), whole.target))
+    assert {row["recipe"] for row in rows.select(found, kind="transfer") if "recipe" in row} == {"on", "part"}
 
 
 def test_what_the_paper_leaves_out_comes_last_and_l_prime_has_its_own_images(folder):
