@@ -13,7 +13,7 @@ from luring import answers, blend, bundle, cli, data, export, lures, metrics, ne
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.lures import Blended
-from luring.weights import digest
+from luring.weights import digest, write_tensors
 
 torch.set_num_threads(1)
 SHARES = st.floats(0, 1, exclude_min=True, exclude_max=True, allow_subnormal=False, width=32)
@@ -124,6 +124,17 @@ def test_a_name_with_no_share_in_it_is_refused(calibrated, tmp_path, digits, sha
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"lure": f"plain-8@{share}"}))
     with pytest.raises(InputError, match=said):
+        bundle.load(tmp_path)
+
+
+def test_a_share_out_of_range_in_the_weights_is_refused(calibrated, tmp_path, digits):
+    found = held(calibrated, tmp_path, 0.7, digits)
+    found.lure.share.fill_(7.0)
+    write_tensors(tmp_path / "lure.safetensors", found.lure.state_dict())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["digests"]["lure"] = digest(found.lure)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="another share"):
         bundle.load(tmp_path)
 
 

@@ -5,6 +5,7 @@ were trained as one: the classifier behind that lure is not the target. See `doc
 """
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -208,6 +209,8 @@ def load(
         lambda: held_back(networks.make_lure(lure_name, found.network, shape)[0]), folder, "lure", auto=lure_name
     )
     _fill(p, folder, "lure", digests)
+    if isinstance(p, Blended) and not (share and math.isclose(float(p.share), share, rel_tol=1e-5)):
+        raise InputError(f"{folder}/lure.safetensors holds another share than its config.json says: it was changed.")
     behind = found.network
     if "stack" in digests:
         behind = _bounded(lambda: networks.make_target(name, shape, classes), folder, "stack")
