@@ -22,9 +22,13 @@ def _trial(
     return Lure(schedule, asked, method="luring", recipe=recipe, network=network, moves=moves)
 
 
-def _blended(lure: Lure, share: float) -> Lure:
+SHARE = 0.8
+"""Of `blended`'s lure."""
+
+
+def _blended(lure: Lure) -> Lure:
     assert lure.recipe is not None
-    return replace(lure, recipe="blended", blended=(lure.recipe, share))
+    return replace(lure, recipe="blended", blended=(lure.recipe, SHARE))
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -46,7 +50,7 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
             "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
             "static": _trial(schedule, "static", static),
             "aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), residual),
-            "blended": _blended(_trials(schedule, eps)["faithful"], 0.7),
+            "blended": _blended(_trials(schedule, eps)["faithful"]),
         }
     )
 
@@ -142,7 +146,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "strong": _coloured("strong", recipes.asked("strong", lam=0.165, eps=0.04)),
                     "aligned": _coloured("aligned", recipes.asked("aligned", lam=0.165, eps=0.04), "residual-32-2"),
                     "annealed": ANNEALED,
-                    "blended": _blended(ANNEALED, 0.8),
+                    "blended": _blended(ANNEALED),
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
