@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from luring import networks, rows
+from luring.lures import Blended
 from luring.paper import tables
+from luring.paper.research import SHARE
 from luring.weights import digest, fill, read_tensors
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -122,7 +124,7 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     [
         ("cifar10-quick", "cifar10", 0, {"base", "stack", "c_e", "luring"}),
         ("svhn-quick", "svhn", 1, {"base", "stack", "c_e", "luring", "luring_alt"}),
-        ("research-cifar10", "cifar10", 0, {"base", "luring", "faithful"}),
+        ("research-cifar10", "cifar10", 0, {"base", "luring", "faithful", "annealed", "blended"}),
     ],
 )
 def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, dataset, seed, least):
@@ -146,6 +148,8 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
     for name, lure in lures.items():
         if name == "stack":
             found[name] = kept(name, networks.compose(lure, fresh()))
+        elif name == "blended":
+            found[name] = networks.compose(Blended(kept("annealed", lure), SHARE), target)
         else:
             found[name] = networks.compose(kept(name, lure), target)
     assert {name: digest(network) for name, network in found.items()} == measured
