@@ -89,15 +89,17 @@ def test_mnist_faithful_held_back_refuses_half_and_lets_less_through_but_for_who
     [
         ("research-cifar10-strong", "strong", 0.325, 0.76, [0.93, 0.91, 0.87], [0.13, 0.02, 0], 0.074, 0.036),
         ("research-cifar10", "faithful", 0.26, 0.65, [0.88, 0.81, 0.67], [0.18, 0.04, 0], 0.049, 0.040),
+        ("research-cifar10", "annealed", 0.2247, 0.56, [0.82, 0.59, 0.43], [0.18, 0.04, 0], 0.037, 0.040),
+        ("research-cifar10", "blended", 0.0585, 0.29, [0.52, 0.27, 0.11], [0.18, 0.04, 0], 0.027, 0.040),
     ],
 )
-def test_cifar10_recipes_let_far_less_through_and_cost_more_accuracy(
+def test_cifar10_recipes_let_less_through_and_cost_what_the_pages_say(
     folder, recipe, least, mean, left, left_papers, cost, cost_papers
 ):
     found = rows.read(RESULTS / folder / "rows.jsonl")
     gains = [above(line, recipe) for line in tables.transfer(found)]
     assert len(gains) == 33
-    assert min(gains) == pytest.approx(least)
+    assert min(gains) == pytest.approx(least, abs=1e-4)
     assert statistics.fmean(gains) == pytest.approx(mean, abs=0.005)
     accuracy = {line.architecture: line.test_accuracy.mean for line in tables.accuracy(found)}
     worst = {line.eps: line.cells for line in tables.worst(found)}
@@ -111,14 +113,24 @@ def test_cifar10_the_strong_recipe_hides_no_gradient():
     assert max(line.cells["strong"]["ac_mop"].mean for line in lines if line.attack != "fgsm" and line.eps >= 0.03) == 0
 
 
-def test_cifar10_asked_for_all_that_m_answers_a_lure_hides_no_gradient_and_differs_little_more_than_the_papers():
+def test_cifar10_further_trials_hide_no_gradient_and_reach_the_goals_for_strength_alone():
     found = rows.read(RESULTS / "research-cifar10/rows.jsonl")
     lines = tables.transfer(found)
     table = [line for line in lines if line.attack in trials.TABLE]
-    for rate, gain in (("dac", 0.63), ("ac_m", 0.65)):
-        means = [statistics.fmean(line.cells[name][rate].mean for line in table) for name in ("faithful", "luring")]
-        assert means[0] - means[1] == pytest.approx(gain, abs=0.005)
     iterated = [line for line in lines if line.attack in ("pgd", "apgd", "mim", "dim", "vmi", "pgn")]
-    assert max(line.cells["faithful"]["ac_mop"].mean for line in iterated) == 0
-    apart = {line.architecture: line.disagreement for line in tables.accuracy(found)}
-    assert [round(apart[name].mean, 3) for name in ("luring", "faithful")] == [0.107, 0.118]
+    apart = {
+        line.architecture: line.disagreement.mean for line in tables.accuracy(found) if line.architecture != "base"
+    }
+    said = {"faithful": (0.63, 0.65, 1.10), "annealed": (0.53, 0.54, 0.96), "blended": (0.26, 0.27, 0.83)}
+    for name, (dac, ac_m, ratio) in said.items():
+        for rate, gain in (("dac", dac), ("ac_m", ac_m)):
+            means = [statistics.fmean(line.cells[of][rate].mean for line in table) for of in (name, "luring")]
+            assert means[0] - means[1] == pytest.approx(gain, abs=0.005)
+        assert max(line.cells[name]["ac_mop"].mean for line in iterated) == 0
+        assert apart[name] / apart["luring"] == pytest.approx(ratio, abs=0.005)
+    assert {name: round(share, 3) for name, share in apart.items()} == {
+        "luring": 0.107,
+        "faithful": 0.118,
+        "annealed": 0.103,
+        "blended": 0.089,
+    }

@@ -63,7 +63,7 @@ QUICK = CIFAR10.lures["luring"]
 _coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
 # To keep accuracy: a low weight of the gap, a small radius.
 FAITHFUL = _coloured("faithful", recipes.asked("faithful", lam=0.05, eps=0.025))
-# Then both fall, for accuracy; a lure that begins with these does not become strong.
+# Then both fall: accuracy comes back, and a lure that is strong keeps most of that.
 ANNEALED = replace(
     FAITHFUL,
     schedule=replace(FAITHFUL.schedule, steps=2000, lr=2e-3),
