@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from luring import networks, rows
-from luring.lures import Blended
+from luring import blend, networks, rows
 from luring.paper import tables
-from luring.paper.research import SHARE
 from luring.weights import digest, fill, read_tensors
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -134,6 +132,7 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
     shape = (3, 32, 32)
     accuracies = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="accuracy", seed=seed)
     measured = {row["architecture"]: row["weights"] for row in accuracies}
+    blended = {row["architecture"]: row["settings"].get("blended") for row in accuracies}
     assert least <= measured.keys()
 
     def kept(name, network):
@@ -151,8 +150,9 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
     for name, lure in lures.items():
         if name == "stack":
             found[name] = kept(name, networks.compose(lure, fresh()))
-        elif name == "blended":
-            found[name] = networks.compose(Blended(kept("annealed", lure), SHARE), target)
+        elif blended[name]:
+            of, share = blended[name]
+            found[name] = networks.compose(blend.at(kept(of, lure), share), target)
         else:
             found[name] = networks.compose(kept(name, lure), target)
     assert {name: digest(network) for name, network in found.items()} == measured

@@ -1,11 +1,12 @@
 """Files that are written whole or not at all."""
 
+import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO
+from typing import IO, Any
 
 from luring.errors import InputError
 
@@ -27,6 +28,12 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file for people to read as well, whole or not at all."""
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
 
 
 def probe(folder: Path) -> None:

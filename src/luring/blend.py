@@ -3,7 +3,6 @@
 The share of the lure's image is a buffer of `luring.lures.Blended`; in a bundle it stands behind an @ in the lure's name as well.
 """
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luring import answers, bundle, metrics, networks, rows, transfer
-from luring.atomic import replacing
+from luring.atomic import write_json
 from luring.attacks import Attack
 from luring.bundle import Bundle
 from luring.data import Dataset
@@ -69,8 +68,7 @@ def curve(
         InputError: a share out of range, or no image that both classify correctly.
     """
     held_out, target, ask = dataset.validation, found.target, answers.remembering(show=show)
-    behind: nn.Module = found.decoy.target  # type: ignore[assignment]
-    decoys = {share: networks.compose(at(found.lure, share), behind).eval() for share in shares}
+    decoys = {share: networks.compose(at(found.lure, share), found.behind).eval() for share in shares}
     asked = [target, *decoys.values()]
     clean = transfer.choose(asked, held_out.images, held_out.labels, n=n, seed=seed, ask=ask)
     of_target, *of_decoys = (ask(model, held_out.images).argmax(1).cpu() for model in asked)
@@ -115,20 +113,15 @@ def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset)
     if (out / "config.json").exists():
         raise InputError(f"{out} holds a bundle already: give another folder with --out.")
     lure = at(found.lure, share)
-    behind: nn.Module = found.decoy.target  # type: ignore[assignment]
     old = dict(found.config)
     name = str(old["lure"]).partition("@")[0] + (f"@{share:g}" if share < 1 else "")
     settings = {setting: value for setting, value in old["settings"].items() if setting != "share"}
-    described = bundle.describe(
-        dataset,
-        found.target,
-        lure,
-        networks.compose(lure, behind).eval(),
-        names=(str(old["target"]), name),
-        method=str(old["method"]),
-        settings=settings | ({"share": share} if share < 1 else {}),
-    )
-    new = old | {said: described[said] for said in ("lure", "settings", "metrics")} | rows.provenance()
+    new = old | {
+        "lure": name,
+        "settings": settings | ({"share": share} if share < 1 else {}),
+        "metrics": bundle.measured(dataset, found.target, networks.compose(lure, found.behind).eval()),
+        **rows.provenance(),
+    }
     new["digests"] = old["digests"] | {"lure": digest(lure)}
     if "weights" in old:  # by how much halving them moved the figures was measured on the other decoy
         new["weights"] = {"stored": old["weights"]["stored"]}
@@ -137,8 +130,7 @@ def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset)
         if (folder / file).exists():
             shutil.copyfile(folder / file, out / file)
     write_tensors(out / "lure.safetensors", _tensors(folder / "lure.safetensors", lure))
-    with replacing(out / "config.json") as file:
-        file.write(json.dumps(new, indent=2).encode() + b"\n")
+    write_json(out / "config.json", new)
     return new
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from luring import answers, cost, data, metrics, networks, rows, scaling, targets
-from luring.atomic import replacing
+from luring.atomic import replacing, write_json
 from luring.data import Dataset, Scaling
 from luring.errors import InputError, first_line
 from luring.lures import Blended
@@ -54,6 +54,11 @@ class Bundle:
     config: Mapping[str, Any]
     scaling: Scaling | None = None
 
+    @property
+    def behind(self) -> nn.Module:
+        """The classifier behind the lure in the decoy: M, or for `stack` the one that the lure was trained with."""
+        return self.decoy.target  # type: ignore[return-value]
+
 
 def describe(
     dataset: Dataset,
@@ -76,8 +81,6 @@ def describe(
         method: `luring`, or one of the baselines.
         settings: of the fit.
     """
-    truth = dataset.test.labels
-    m, mop = (answers.labels(model, dataset.test.images).cpu() for model in (target, decoy))
     return {
         "data": {"name": dataset.name, "digest": dataset.digest},
         "shape": list(dataset.shape),
@@ -92,14 +95,21 @@ def describe(
             "target": cost.multiply_adds(target, dataset.shape),
             "lure": cost.multiply_adds(lure, dataset.shape),
         },
-        "metrics": {
-            "target_accuracy": metrics.accuracy(m, truth),
-            "test_accuracy": metrics.accuracy(mop, truth),
-            "agreement": metrics.agreement(m, mop, truth),
-            "disagreement": metrics.disagreement(m, mop),
-            "n": len(truth),
-        },
+        "metrics": measured(dataset, target, decoy),
         **rows.provenance(),
+    }
+
+
+def measured(dataset: Dataset, target: nn.Module, decoy: nn.Module) -> dict[str, float | int]:
+    """The `metrics` of a bundle's `config`: how M and M∘P do on the test images."""
+    truth = dataset.test.labels
+    m, mop = (answers.labels(model, dataset.test.images).cpu() for model in (target, decoy))
+    return {
+        "target_accuracy": metrics.accuracy(m, truth),
+        "test_accuracy": metrics.accuracy(mop, truth),
+        "agreement": metrics.agreement(m, mop, truth),
+        "disagreement": metrics.disagreement(m, mop),
+        "n": len(truth),
     }
 
 
@@ -148,9 +158,8 @@ def save(
         "network": found.config,
         "preprocessing": described(found.preprocessing) if found.preprocessing else None,
     }
-    with replacing(folder / "config.json") as file:
-        whole = {"format": FORMAT, **config, "target": found.name, "found": said, "digests": digests}
-        file.write(json.dumps(whole, indent=2).encode() + b"\n")
+    whole = {"format": FORMAT, **config, "target": found.name, "found": said, "digests": digests}
+    write_json(folder / "config.json", whole)
 
 
 def load(
@@ -199,15 +208,12 @@ def load(
     if found.digest != digests["target"]:
         where = f"{folder}/target.safetensors holds other weights than its config.json says: it was changed; fit the bundle again."
         raise InputError(where if target is None else _other(folder, name))
-
-    def held_back(whole: nn.Module) -> nn.Module:
-        return whole if share is None or isinstance(whole, Blended) else Blended(whole, share)
-
     p = networks.imported(lure) if isinstance(lure, str) else lure
-    p = held_back(p) if p is not None else None
-    p = p or _bounded(
-        lambda: held_back(networks.make_lure(lure_name, found.network, shape)[0]), folder, "lure", auto=lure_name
-    )
+    if p is not None:
+        p = _held(p, share)
+    else:
+        fresh = lambda: _held(networks.make_lure(lure_name, found.network, shape)[0], share)  # noqa: E731
+        p = _bounded(fresh, folder, "lure", auto=lure_name)
     _fill(p, folder, "lure", digests)
     if isinstance(p, Blended) and not (share and math.isclose(float(p.share), share, rel_tol=1e-5)):
         raise InputError(f"{folder}/lure.safetensors holds another share than its config.json says: it was changed.")
@@ -310,6 +316,11 @@ class _Finder:
         if kind == "timm":
             _check_size(found.classifier, self.folder / "target.safetensors")
         return found
+
+
+def _held(lure: nn.Module, share: float | None) -> nn.Module:
+    """A lure held back by the share in its name, where it has one and is not held back already."""
+    return lure if share is None or isinstance(lure, Blended) else Blended(lure, share)
 
 
 def _other(folder: Path, name: str) -> str:

@@ -17,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from luring import answers
-from luring.atomic import replacing
+from luring.atomic import write_json
 from luring.errors import InputError
 from luring.types import Classifier, Logits, PerImage
 from luring.weights import digest, write_tensors
@@ -263,8 +263,7 @@ class Detector:
         digests = {"target": _digest(self.target), "decoy": _digest(self.decoy), "reference": learned}
         config = {"policy": self.policy, "threshold": self.threshold, "fpr": self.fpr}
         config = {"format": FORMAT, **config, "disagreement": self.disagreement, "digests": digests}
-        with replacing(folder / "guard.json") as file:
-            file.write(json.dumps(config, indent=2).encode() + b"\n")
+        write_json(folder / "guard.json", config)
 
     @classmethod
     def load(cls, folder: Path, target: Classifier, decoy: Classifier) -> "Detector":

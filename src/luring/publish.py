@@ -70,7 +70,7 @@ def smaller(found: Bundle, dataset: Dataset) -> dict[str, Any] | None:
         raise InputError(
             f"{dataset.name} has other images than the bundle was fitted to ({config['data']['name']}): give those with --data."
         )
-    described = [_metrics(found, dataset, config), _metrics(_halved(found), dataset, config)]
+    described = [bundles.measured(dataset, one.target, one.decoy) for one in (found, _halved(found))]
     differences = {name: round(described[1][name] - described[0][name], 9) for name in COMPARED}
     if max(map(abs, differences.values())) > TOLERANCE:
         return None
@@ -163,20 +163,6 @@ def check_repo(repo: str) -> None:
         raise InputError(f"'{repo}' is not the name of a repository: give owner/name.")
 
 
-def _metrics(found: Bundle, dataset: Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
-    names = str(config["target"]), str(config["lure"])
-    described = bundles.describe(
-        dataset,
-        found.target,
-        found.lure,
-        found.decoy,
-        names=names,
-        method=str(config["method"]),
-        settings=config["settings"],
-    )
-    return described["metrics"]
-
-
 def _halved(found: Bundle) -> Bundle:
     target, lure = halved(found.target), halved(found.lure)
     stack = _stack(found)
@@ -185,8 +171,7 @@ def _halved(found: Bundle) -> Bundle:
 
 
 def _stack(found: Bundle) -> nn.Module | None:
-    behind: nn.Module = found.decoy.target  # type: ignore[assignment]
-    return behind if behind is not found.target else None
+    return found.behind if found.behind is not found.target else None
 
 
 def _own(found: Bundle) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from luring import answers, augment, bundle, data, networks, rows, training
+from luring import answers, augment, blend, bundle, data, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
-from luring.lures import Blended
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
 from luring.weights import half_tensors, halved, write_tensors
@@ -121,7 +120,7 @@ class Run:
         if fitted.blended:
             of, share = fitted.blended
             whole: nn.Module = self.decoy(of, target, dataset).lure  # type: ignore[assignment]
-            return networks.compose(Blended(whole, share).to(self.device), target).eval()
+            return networks.compose(blend.at(whole, share), target).eval()
 
         def lure() -> nn.Module:
             made = networks.make_lure(self.lure(name), target, dataset.shape)[0]
