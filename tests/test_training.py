@@ -393,6 +393,7 @@ def test_the_state_of_other_settings_is_refused(tmp_path, trained):
         {"lam": 0.5},
         {"gap_max": None},
         {"method": "c_e"},
+        {"begins": "another lure"},
         {"seed": 1},
         {"schedule": Schedule(13, batch=16)},
         {"schedule": Schedule(12, batch=16, lr=0.5)},

@@ -3,7 +3,6 @@
 The share of the lure's image is a buffer of `luring.lures.Blended`; in a bundle it stands behind an @ in the lure's name as well.
 """
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luring import answers, bundle, metrics, networks, rows, transfer
-from luring.atomic import write_json
+from luring import answers, bundle, metrics, networks, transfer
 from luring.attacks import Attack
 from luring.bundle import Bundle
 from luring.data import Dataset
-from luring.errors import InputError
 from luring.lures import Blended, whole
-from luring.weights import digest, read_tensors, write_tensors
+from luring.weights import read_tensors
 
 
 @dataclass(frozen=True)
@@ -110,28 +107,15 @@ def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset)
     Raises:
         InputError: a share out of range, or `out` holds a bundle already.
     """
-    if (out / "config.json").exists():
-        raise InputError(f"{out} holds a bundle already: give another folder with --out.")
+    bundle.new_folder(out)
     lure = at(found.lure, share)
-    old = dict(found.config)
-    name = str(old["lure"]).partition("@")[0] + (f"@{share:g}" if share < 1 else "")
-    settings = {setting: value for setting, value in old["settings"].items() if setting != "share"}
-    new = old | {
-        "lure": name,
-        "settings": settings | ({"share": share} if share < 1 else {}),
-        "metrics": bundle.measured(dataset, found.target, networks.compose(lure, found.behind).eval()),
-        **rows.provenance(),
-    }
-    new["digests"] = old["digests"] | {"lure": digest(lure)}
-    if "weights" in old:  # by how much halving them moved the figures was measured on the other decoy
-        new["weights"] = {"stored": old["weights"]["stored"]}
-    out.mkdir(parents=True, exist_ok=True)
-    for file in ("target.safetensors", "target.onnx", "stack.safetensors"):
-        if (folder / file).exists():
-            shutil.copyfile(folder / file, out / file)
-    write_tensors(out / "lure.safetensors", _tensors(folder / "lure.safetensors", lure))
-    write_json(out / "config.json", new)
-    return new
+    named = str(found.config["lure"]).partition("@")[0] + (f"@{share:g}" if share < 1 else "")
+    settings = {setting: value for setting, value in found.config["settings"].items() if setting != "share"}
+    config: dict[str, Any] = {"lure": named, "settings": settings | ({"share": share} if share < 1 else {})}
+    if "weights" in found.config:  # by how much halving them moved the figures was measured on the other decoy
+        config["weights"] = {"stored": found.config["weights"]["stored"]}
+    tensors = _tensors(folder / "lure.safetensors", lure)
+    return bundle.refitted(found, folder, out, lure, tensors, config, dataset)
 
 
 def _tensors(file: Path, lure: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from luring import answers, cost, data, metrics, networks, rows, scaling, targets
 from luring.atomic import replacing, write_json
@@ -160,6 +160,52 @@ def save(
     }
     whole = {"format": FORMAT, **config, "target": found.name, "found": said, "digests": digests}
     write_json(folder / "config.json", whole)
+
+
+def refitted(
+    found: Bundle,
+    folder: Path,
+    out: Path,
+    lure: nn.Module,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    dataset: Dataset,
+) -> dict[str, Any]:
+    """Write a bundle with another lure of the same cost in front of the same target. A guard is not written: it knew another decoy.
+
+    Args:
+        found: what `folder` holds.
+        folder: a bundle.
+        out: a folder for the other.
+        lure: P.
+        tensors: its weights, as they are stored.
+        config: what its `config.json` says otherwise than the first one's, but for digests and metrics; how weights are stored where it is not float32.
+        dataset: whose test images say how the new decoy does.
+
+    Returns:
+        Its `config.json`.
+    """
+    old = {name: value for name, value in found.config.items() if name != "weights"}
+    digests = old["digests"] | {"lure": digest(lure)}
+    now = measured(dataset, found.target, networks.compose(lure, found.behind).eval())
+    new = {**old, **config, "digests": digests, "metrics": now, **rows.provenance()}
+    out.mkdir(parents=True, exist_ok=True)
+    for file in ("target.safetensors", "target.onnx", "stack.safetensors"):
+        if (folder / file).exists():
+            shutil.copyfile(folder / file, out / file)
+    write_tensors(out / "lure.safetensors", tensors)
+    write_json(out / "config.json", new)
+    return new
+
+
+def new_folder(out: Path) -> None:
+    """Refuse a folder for another bundle that has one.
+
+    Raises:
+        InputError: `out` holds a bundle already.
+    """
+    if (out / "config.json").exists():
+        raise InputError(f"{out} holds a bundle already: give another folder with --out.")
 
 
 def load(

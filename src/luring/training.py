@@ -126,6 +126,7 @@ def lure(
     c_e: float | None = None,
     moves: Moves | None = None,
     truth: Tensor | None = None,
+    begins: str | None = None,
     schedule: Schedule,
     seed: int = 0,
     state: Path | None = None,
@@ -154,6 +155,7 @@ def lure(
         moves: the images of each step are moved first, and M is asked what it says of them then, one more forward pass of it: few images teach
             more. Pick what M was trained with. `None` leaves them as they are.
         truth: labels of the validation images, [n], where they are known: progress then shows the decoy's accuracy, too.
+        begins: what the lure begins as where it is not fresh, `luring.weights.digest` of it: a state that began elsewhere is refused.
         schedule: how long and how fast.
         seed: of the order of the images and of dropout; initial weights are the caller's.
         state: a file that the run's state is kept in; where it exists, the run goes on from it.
@@ -258,7 +260,7 @@ def lure(
         return scores["agreement"] - penalty, scores | {"alignment": penalty}
 
     settings = {"lam": lam, "gap_max": gap_max, "schedule": schedule.describe(), "seed": seed}
-    beside = {"static_eps": static_eps, "align": align, "c_e": c_e}
+    beside = {"static_eps": static_eps, "align": align, "c_e": c_e, "begins": begins}
     settings |= {name: value for name, value in beside.items() if value is not None}
     settings |= augment.described(moves)
     identity = {"fit": method, **settings, "answers": _digest(first)}

@@ -10,6 +10,7 @@ import warnings
 from luring.cli import demo as demo
 from luring.cli import reproduce as reproduce
 from luring.cli import fit as fit
+from luring.cli import anneal as anneal
 from luring.cli import blend as blend
 from luring.cli import evaluate as evaluate
 from luring.cli import calibrate as calibrate

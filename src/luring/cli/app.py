@@ -1,8 +1,9 @@
 """The commands' common table, and the options that several of them have."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import arg
@@ -49,6 +50,16 @@ def say(*lines: str) -> None:
     """Print lines."""
     for line in lines:
         print(line)
+
+
+def say_refitted(old: Mapping[str, Any], new: Mapping[str, Any], out: Path, data: str) -> None:
+    """Say how the decoy of a bundle does that was made from another's, by what both `config.json` hold."""
+    before, after = old["metrics"], new["metrics"]
+    say(
+        f"On {after['n']} test images: target {after['target_accuracy']:.3f}, decoy {after['test_accuracy']:.3f} (before {before['test_accuracy']:.3f}) right; "
+        f"target and decoy answer differently on {after['disagreement']:.3f} (before {before['disagreement']:.3f}).",
+        f"The bundle is in {out}. It has no guard: luring calibrate {out} --data {data}",
+    )
 
 
 def place_of(name: str) -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from luring.cli.app import Device, Parts, Seed, app, place_of, say, writable
+from luring.cli.app import Device, Parts, Seed, app, place_of, say, say_refitted, writable
 from luring.errors import InputError
 
 
@@ -61,13 +61,8 @@ def blend(
     loaded.decoy.to(place)
     loaded.target.to(place)
     if share is not None and out is not None:
-        before = loaded.config["metrics"]
-        after = room.save(loaded, bundle, writable(out), share, images)["metrics"]
-        say(
-            f"On {after['n']} test images: target {after['target_accuracy']:.3f}, decoy {after['test_accuracy']:.3f} (before {before['test_accuracy']:.3f}) right; "
-            f"target and decoy answer differently on {after['disagreement']:.3f} (before {before['disagreement']:.3f}).",
-            f"The bundle is in {out}. It has no guard: luring calibrate {out} --data {data}",
-        )
+        after = room.save(loaded, bundle, writable(out), share, images)
+        say_refitted(loaded.config, after, out, data)
         return
     attack = preset("mim", eps=eps, step=2 * eps / steps, steps=steps, seed=seed)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))

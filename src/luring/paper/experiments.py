@@ -23,6 +23,7 @@ class Lure:
         network: its lure, where it is not the experiment's.
         moves: of the images that it is fitted on; Stack's are the experiment's.
         begins: another architecture's name, whose lure it begins as.
+        share: of its image, where it is fitted and used held back (`luring.lures.Blended`).
         blended: another architecture's name, whose lure it is, and the share of it (`luring.blend`): the schedule and all else is that one's.
     """
 
@@ -33,6 +34,7 @@ class Lure:
     network: str | None = None
     moves: Moves | None = None
     begins: str | None = None
+    share: float | None = None
     blended: tuple[str, float] | None = None
 
 

@@ -2,7 +2,8 @@
 
 `luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both; `faithful` counts
 the gap for less and asks for all that M answers (C_E), and `aligned` turns the decoy's gradient away from M's (`luring.alignment`), both beside what `strong` does.
-`annealed` goes on from `faithful`'s lure with a smaller radius and weight; `blended` is such a lure with a share of the image itself (`luring.blend`).
+`annealed` goes on from `faithful`'s lure with a smaller radius and weight (`luring.anneal`); `blended` is such a lure with a share of the image itself
+(`luring.blend`), `refitted` one that goes on being fitted with it.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,14 @@ def _blended(lure: Lure) -> Lure:
     return replace(lure, recipe="blended", blended=(lure.recipe, SHARE))
 
 
+def _annealed(lure: Lure, *, lam: float, eps: float) -> Lure:
+    """A lure asked for less from now on: accuracy comes back, and one that is strong keeps most of that (`luring.anneal`)."""
+    assert lure.recipe is not None
+    schedule = replace(lure.schedule, steps=2000, lr=2e-3)
+    asked = recipes.asked("faithful", lam=lam, eps=eps)
+    return replace(lure, schedule=schedule, asked=asked, recipe="annealed", begins=lure.recipe)
+
+
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     """The recipes, up to a radius."""
     return MappingProxyType(
@@ -51,6 +60,7 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
             "static": _trial(schedule, "static", static),
             "aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), residual),
             "blended": _blended(_trials(schedule, eps)["faithful"]),
+            "annealed": _annealed(_trials(schedule, eps)["faithful"], lam=0.02, eps=eps / 2),
         }
     )
 
@@ -63,13 +73,10 @@ QUICK = CIFAR10.lures["luring"]
 _coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
 # To keep accuracy: a low weight of the gap, a small radius.
 FAITHFUL = _coloured("faithful", recipes.asked("faithful", lam=0.05, eps=0.025))
-# Then both fall: accuracy comes back, and a lure that is strong keeps most of that.
-ANNEALED = replace(
-    FAITHFUL,
-    schedule=replace(FAITHFUL.schedule, steps=2000, lr=2e-3),
-    asked=recipes.asked("faithful", lam=0.01, eps=0.0125),
-    recipe="annealed",
-    begins="faithful",
+ANNEALED = _annealed(FAITHFUL, lam=0.01, eps=0.0125)
+# Fitted on through the blend that holds it back, so that it makes up for what that takes from its strength.
+REFITTED = replace(
+    ANNEALED, schedule=replace(ANNEALED.schedule, steps=1500), recipe="refitted", begins="annealed", share=0.5
 )
 
 
@@ -147,6 +154,8 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "aligned": _coloured("aligned", recipes.asked("aligned", lam=0.165, eps=0.04), "residual-32-2"),
                     "annealed": ANNEALED,
                     "blended": _blended(ANNEALED),
+                    "refitted": REFITTED,
+                    "refitted-less": replace(REFITTED, recipe="refitted-less", share=0.4),
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),

@@ -14,6 +14,7 @@ from luring import answers, augment, blend, bundle, data, networks, rows, traini
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
+from luring.lures import Blended, whole
 from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
 from luring.weights import half_tensors, halved, write_tensors
@@ -89,6 +90,7 @@ class Run:
             "schedule": lure.schedule.describe(),
             **moves,
             **({"begins": lure.begins} if lure.begins else {}),
+            **({"share": lure.share} if lure.share else {}),
             **({"blended": list(lure.blended)} if lure.blended else {}),
         }
 
@@ -119,8 +121,8 @@ class Run:
         method = fitted.method or name
         if fitted.blended:
             of, share = fitted.blended
-            whole: nn.Module = self.decoy(of, target, dataset).lure  # type: ignore[assignment]
-            return networks.compose(blend.at(whole, share), target).eval()
+            held = blend.at(self.decoy(of, target, dataset).lure, share)  # type: ignore[arg-type]
+            return networks.compose(held, target).eval()
 
         def lure() -> nn.Module:
             made = networks.make_lure(self.lure(name), target, dataset.shape)[0]
@@ -128,7 +130,7 @@ class Run:
                 for part in made.modules():
                     if isinstance(part, nn.Dropout):
                         part.p = 0.0
-            return made
+            return made if fitted.share is None else Blended(made, fitted.share)
 
         if name == "stack":
             fresh = lambda: networks.make_target(experiment.target, dataset.shape, len(dataset.classes))  # noqa: E731
@@ -136,7 +138,7 @@ class Run:
 
         def fit_it(network: nn.Module, state: Path) -> None:
             if fitted.begins is not None:
-                network.load_state_dict(self.decoy(fitted.begins, target, dataset).lure.state_dict())  # type: ignore[union-attr]
+                whole(network).load_state_dict(whole(self.decoy(fitted.begins, target, dataset).lure).state_dict())  # type: ignore[arg-type]
             training.lure(
                 network,
                 target,

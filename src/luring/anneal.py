@@ -1,0 +1,136 @@
+"""A strong lure fitted on, asked for less of what it is strong by: the weight of the gap and the radius fall.
+
+What begins strong keeps most of that while it comes nearer to M; what begins near M does not become strong (docs/research.md).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from luring import augment, bundle, recipes, training
+from luring.augment import Moves
+from luring.bundle import Bundle
+from luring.data import Dataset
+from luring.errors import InputError
+from luring.loop import Log
+from luring.lures import whole
+from luring.recipes import Asked
+from luring.schedule import Schedule
+from luring.weights import digest
+
+LAM, EPS = 0.2, 0.5
+"""Of what the lure was fitted with: the weight of the gap, the radius."""
+
+
+def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | None = None) -> Asked:
+    """What the lure of a bundle is asked for from now on.
+
+    Args:
+        config: of the bundle.
+        lam: λ; without, `LAM` of the bundle's.
+        eps: radius of the adversarial examples of M; without, `EPS` of the bundle's.
+
+    Raises:
+        InputError: the lure is not one of the luring loss, or a radius for one that was fitted on no adversarial examples.
+    """
+    if config["method"] != "luring":
+        raise InputError(
+            f"the lure of this bundle was fitted by '{config['method']}', which has no gap to ask less of: give one that was fitted by 'luring'."
+        )
+    before = recipes.stored(config["settings"])
+    radius = before["static_eps"]
+    if eps is not None:
+        if radius is None:
+            raise InputError("this lure was fitted on no adversarial examples, so there is no radius: leave eps out.")
+        recipes.check_radius(eps)
+    return {
+        **before,
+        "lam": LAM * before["lam"] if lam is None else lam,
+        "static_eps": radius and (EPS * radius if eps is None else eps),
+    }
+
+
+def fit(
+    found: Bundle,
+    dataset: Dataset,
+    asked: Asked,
+    schedule: Schedule,
+    *,
+    moves: Moves | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    show: bool = True,
+    log: Log | None = None,
+) -> training.Fitted:
+    """Fit a bundle's lure on, in place; of one that is blended, P itself.
+
+    Args:
+        found: the bundle.
+        dataset: its images.
+        asked: of the loss, by `less`.
+        schedule: how long and how fast.
+        moves: of the images of each step; `None` leaves them as they are.
+        seed: as for `luring.training.lure`, whose errors are this one's; so are the others.
+        state: a file.
+        show: progress.
+        log: a function.
+    """
+    lure = whole(found.lure)
+    return training.lure(
+        lure,
+        found.target,
+        dataset.train.images,
+        dataset.validation.images,
+        **asked,
+        moves=moves,
+        truth=dataset.validation.labels,
+        begins=digest(lure),
+        schedule=schedule,
+        seed=seed,
+        state=state,
+        show=show,
+        log=log,
+    )
+
+
+def save(
+    found: Bundle,
+    folder: Path,
+    out: Path,
+    dataset: Dataset,
+    asked: Asked,
+    schedule: Schedule,
+    *,
+    moves: Moves | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Write the bundle of a lure that was fitted on; what it began as stands in its settings, as `begins`.
+
+    Args:
+        found: the bundle, its lure fitted on.
+        folder: that it was read from.
+        out: a folder for the other.
+        dataset: whose test images say how the decoy does.
+        asked: as for `fit`; so are the others.
+        schedule: how long and how fast.
+        moves: of the images.
+        seed: of the fit.
+
+    Returns:
+        Its `config.json`.
+
+    Raises:
+        InputError: `out` holds a bundle already.
+    """
+    bundle.new_folder(out)
+    old, lure = found.config, whole(found.lure)
+    settings = {
+        "recipe": old["settings"].get("recipe", "paper"),
+        **asked,
+        "schedule": schedule.describe(),
+        "seed": seed,
+        **augment.described(moves),
+        "begins": {"lure": old["digests"]["lure"], **old["settings"]},
+    }
+    config = {"lure": str(old["lure"]).partition("@")[0], "settings": settings}
+    return bundle.refitted(found, folder, out, lure, lure.state_dict(), config, dataset)

@@ -1,0 +1,107 @@
+"""A strong lure fitted on, asked for less: nearer to its target, stronger than one that never was strong."""
+
+import sys
+
+import pytest
+import torch
+
+import short_fits
+from luring import anneal, blend, bundle, cli, data, lures, recipes
+from luring.errors import InputError
+from luring.lures import whole
+from luring.training import Schedule
+from luring.weights import digest
+
+torch.set_num_threads(1)
+SCHEDULE = Schedule(600, lr=5e-3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", progress=False)
+
+
+@pytest.fixture(scope="module")
+def target(digits):
+    return short_fits.target_of(digits)
+
+
+@pytest.fixture(scope="module")
+def strong(target, digits, tmp_path_factory):
+    """The bundle of a strong lure."""
+    folder = tmp_path_factory.mktemp("strong")
+    asked = recipes.asked("strong", eps=0.3)
+    decoy = short_fits.fitted(digits, target, lambda shape: lures.plain_lure(shape, 8), SCHEDULE, **asked)
+    settings = {"recipe": "strong", **asked, "schedule": SCHEDULE.describe(), "seed": 0}
+    names = "plain", "plain-8"
+    config = bundle.describe(digits, target, decoy.lure, decoy, names=names, method="luring", settings=settings)
+    bundle.save(folder, target, decoy.lure, config)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["luring", "anneal", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, target, digits, tmp_path, run):
+    out = tmp_path / "annealed"
+    code, said, _ = run(strong, "--data", "digits", "--out", out, "--steps", 300, "--lr", 2e-3)
+    assert code == 0
+    before, after = bundle.load(strong), bundle.load(out)
+    assert after.config["metrics"]["disagreement"] < before.config["metrics"]["disagreement"]
+    assert f"{after.config['metrics']['disagreement']:.3f} (before" in said
+    never = short_fits.fitted(digits, target, lambda shape: lures.plain_lure(shape, 8), Schedule(900, lr=5e-3), method="c_e")  # fmt: skip
+    found = {name: short_fits.attacked(digits, target, decoy) for name, decoy in (("annealed", after.decoy), ("c_e", never))}  # fmt: skip
+    print(before.config["metrics"], after.config["metrics"], found)
+    assert found["annealed"]["dac"] > found["c_e"]["dac"] + 0.2
+    settings = after.config["settings"]
+    assert (settings["lam"], settings["static_eps"], settings["gap_max"]) == (0.2, 0.15, recipes.GAP_MAX)
+    assert settings["begins"] == {"lure": before.config["digests"]["lure"], **before.config["settings"]}
+    assert after.config["digests"]["target"] == before.config["digests"]["target"]
+    assert not (out / "lure.state").exists()
+
+
+def test_of_one_that_is_held_back_the_lure_itself_is_fitted_on(strong, digits, tmp_path):
+    blend.save(bundle.load(strong), strong, tmp_path / "held", 0.7, digits)
+    held, schedule = bundle.load(tmp_path / "held"), Schedule(1)
+    asked = anneal.less(held.config, lam=0.5, eps=0.1)
+    anneal.fit(held, digits, asked, schedule, show=False)
+    new = anneal.save(held, tmp_path / "held", tmp_path / "on", digits, asked, schedule)
+    found = bundle.load(tmp_path / "on")
+    assert (new["lure"], new["settings"]["lam"], new["settings"]["static_eps"]) == ("plain-8", 0.5, 0.1)
+    assert digest(found.lure) == digest(whole(held.lure))
+
+
+def test_a_state_that_began_as_another_lure_is_refused(strong, digits, tmp_path):
+    found, state = bundle.load(strong), tmp_path / "lure.state"
+    asked, schedule = anneal.less(found.config), Schedule(2)
+    anneal.fit(found, digits, asked, schedule, state=state, show=False)
+    with pytest.raises(InputError, match="other settings"):
+        anneal.fit(found, digits, asked, schedule, state=state, show=False)
+
+
+def test_what_it_refuses(strong, calibrated, tmp_path, run):
+    for folder, given, said in (
+        (strong, ("--steps", 0), "must all be above 0"),
+        (strong, ("--eps", 2), "give a radius above 0, 1 at most"),
+        (calibrated, ("--eps", 0.1), "there is no radius: leave eps out"),
+    ):
+        code, _, error = run(folder, "--data", "digits", "--out", tmp_path / "new", *given)
+        assert code == 2
+        assert said in error
+    assert not (tmp_path / "new").exists()
+    code, _, error = run(strong, "--data", "digits", "--out", calibrated)
+    assert code == 2
+    assert "holds a bundle already" in error
+    with pytest.raises(InputError, match="fitted by 'c_e'"):
+        anneal.less({"method": "c_e", "settings": {}})
