@@ -6,9 +6,8 @@ import pytest
 import torch
 
 import short_fits
-from luring import anneal, blend, bundle, cli, data, lures, recipes
+from luring import anneal, answers, blend, bundle, cli, data, lures, metrics, recipes
 from luring.errors import InputError
-from luring.lures import whole
 from luring.training import Schedule
 from luring.weights import digest
 
@@ -62,7 +61,6 @@ def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, targ
     assert f"{after.config['metrics']['disagreement']:.3f} (before" in said
     never = short_fits.fitted(digits, target, lambda shape: lures.plain_lure(shape, 8), Schedule(900, lr=5e-3), method="c_e")  # fmt: skip
     found = {name: short_fits.attacked(digits, target, decoy) for name, decoy in (("annealed", after.decoy), ("c_e", never))}  # fmt: skip
-    print(before.config["metrics"], after.config["metrics"], found)
     assert found["annealed"]["dac"] > found["c_e"]["dac"] + 0.2
     settings = after.config["settings"]
     assert (settings["lam"], settings["static_eps"], settings["gap_max"]) == (0.2, 0.15, recipes.GAP_MAX)
@@ -71,15 +69,19 @@ def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, targ
     assert not (out / "lure.state").exists()
 
 
-def test_of_one_that_is_held_back_the_lure_itself_is_fitted_on(strong, digits, tmp_path):
+def test_one_that_is_held_back_is_fitted_on_through_its_blend(strong, digits, tmp_path):
     blend.save(bundle.load(strong), strong, tmp_path / "held", 0.7, digits)
-    held, schedule = bundle.load(tmp_path / "held"), Schedule(1)
+    held, schedule = bundle.load(tmp_path / "held"), Schedule(5, lr=2e-3)
+    before = digest(held.lure)
     asked = anneal.less(held.config, lam=0.5, eps=0.1)
     anneal.fit(held, digits, asked, schedule, show=False)
     new = anneal.save(held, tmp_path / "held", tmp_path / "on", digits, asked, schedule)
     found = bundle.load(tmp_path / "on")
-    assert (new["lure"], new["settings"]["lam"], new["settings"]["static_eps"]) == ("plain-8", 0.5, 0.1)
-    assert digest(found.lure) == digest(whole(held.lure))
+    assert (new["lure"], new["settings"]["share"]) == ("plain-8@0.7", 0.7)
+    assert (new["settings"]["lam"], new["settings"]["static_eps"]) == (0.5, 0.1)
+    assert new["settings"]["begins"]["lure"] == before != digest(found.lure) == digest(held.lure)
+    answered = [answers.labels(model, digits.test.images) for model in (found.target, found.decoy)]
+    assert new["metrics"]["disagreement"] == metrics.disagreement(*answered)
 
 
 def test_a_state_that_began_as_another_lure_is_refused(strong, digits, tmp_path):

@@ -75,11 +75,12 @@ def test_a_second_run_adds_nothing(folder):
 
 def test_a_lure_may_begin_as_another_and_another_may_be_held_back(tmp_path):
     once = Lure(Schedule(1, lr=1e-6, validations=1), method="luring", recipe="on", begins="luring")
+    through = replace(once, recipe="through", begins="on", share=0.75)
     part = Lure(SHORT, method="luring", recipe="part", blended=("luring", 0.5))
     few = replace(
         SMALL,
         lures=MappingProxyType({"luring": SMALL.lures["luring"]}),
-        apart=MappingProxyType({"on": once, "part": part}),
+        apart=MappingProxyType({"on": once, "through": through, "part": part}),
         attacks=MappingProxyType({"fgsm": Attacked()}),
         extras=MappingProxyType({}),
         effect=(),
@@ -90,15 +91,23 @@ def test_a_lure_may_begin_as_another_and_another_may_be_held_back(tmp_path):
     found = reproduce(few, tmp_path, show=False)
     kept = tmp_path / "models/seed-0"
     assert not (kept / "part.safetensors").exists()
-    begun, went_on = (read_tensors(kept / f"{name}.safetensors") for name in ("luring", "on"))
-    moved = max(float((went_on[name].float() - begun[name].float()).abs().max()) for name in begun)
-    assert moved <= 1e-3, "a single small step"
+    begun, went_on, held = (read_tensors(kept / f"{name}.safetensors") for name in ("luring", "on", "through"))
+    assert float(held.pop("share")) == 0.75
+    held = {name.removeprefix("lure."): tensor for name, tensor in held.items()}
+    for old, new in ((begun, went_on), (went_on, held)):
+        moved = max(float((new[name].float() - old[name].float()).abs().max()) for name in old)
+        assert moved <= 1e-3, "a single small step"
     by_name = {row["architecture"]: row for row in rows.select(found, kind="accuracy")}
     assert by_name["on"]["settings"]["begins"] == "luring"
+    assert by_name["through"]["settings"]["share"] == 0.75
     assert by_name["part"]["settings"]["blended"] == ["luring", 0.5]
     whole = bundle.load(kept / "bundle")
     assert by_name["part"]["weights"] == digest(networks.compose(Blended(whole.lure, 0.5), whole.target))
-    assert {row["recipe"] for row in rows.select(found, kind="transfer") if "recipe" in row} == {"on", "part"}
+    assert {row["recipe"] for row in rows.select(found, kind="transfer") if "recipe" in row} == {
+        "on",
+        "part",
+        "through",
+    }
 
 
 def test_what_the_paper_leaves_out_comes_last_and_l_prime_has_its_own_images(folder):

@@ -13,7 +13,6 @@ from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
 from luring.loop import Log
-from luring.lures import whole
 from luring.recipes import Asked
 from luring.schedule import Schedule
 from luring.weights import digest
@@ -62,7 +61,7 @@ def fit(
     show: bool = True,
     log: Log | None = None,
 ) -> training.Fitted:
-    """Fit a bundle's lure on, in place; of one that is blended, P itself.
+    """Fit a bundle's lure on, in place; one that is held back through its blend, so that P makes up for it.
 
     Args:
         found: the bundle.
@@ -75,16 +74,15 @@ def fit(
         show: progress.
         log: a function.
     """
-    lure = whole(found.lure)
     return training.lure(
-        lure,
+        found.lure,
         found.target,
         dataset.train.images,
         dataset.validation.images,
         **asked,
         moves=moves,
         truth=dataset.validation.labels,
-        begins=digest(lure),
+        begins=digest(found.lure),
         schedule=schedule,
         seed=seed,
         state=state,
@@ -123,14 +121,14 @@ def save(
         InputError: `out` holds a bundle already.
     """
     bundle.new_folder(out)
-    old, lure = found.config, whole(found.lure)
+    before = found.config["settings"]
     settings = {
-        "recipe": old["settings"].get("recipe", "paper"),
+        "recipe": before.get("recipe", "paper"),
         **asked,
         "schedule": schedule.describe(),
         "seed": seed,
         **augment.described(moves),
-        "begins": {"lure": old["digests"]["lure"], **old["settings"]},
+        **({"share": before["share"]} if "share" in before else {}),
+        "begins": {"lure": found.config["digests"]["lure"], **before},
     }
-    config = {"lure": str(old["lure"]).partition("@")[0], "settings": settings}
-    return bundle.refitted(found, folder, out, lure, lure.state_dict(), config, dataset)
+    return bundle.refitted(found, folder, out, found.lure, found.lure.state_dict(), {"settings": settings}, dataset)

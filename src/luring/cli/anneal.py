@@ -28,11 +28,11 @@ def anneal(
 ) -> None:
     """Fit a strong lure on, asked for less than before: it comes nearer to its target, and keeps most of its strength.
 
-    For a bundle of 'luring fit --recipe strong' or faithful that refuses too many clean images. Stop it at any moment; the same command goes on. A
-    guard has to be set anew.
+    For a bundle of 'luring fit --recipe strong' or faithful that refuses too many clean images; one that 'luring blend' held back is fitted on as it
+    is, and makes up for what that took. Stop it at any moment; the same command goes on. A guard has to be set anew.
 
     Args:
-        bundle: folder that 'luring fit' wrote.
+        bundle: folder that 'luring fit' wrote, or 'luring blend'.
         data: the images it was fitted to; as for 'luring fit'.
         out: folder for the new bundle.
         lam: weight of the luring loss's gap; a fifth of the bundle's where it is not given.

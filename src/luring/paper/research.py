@@ -155,7 +155,6 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "annealed": ANNEALED,
                     "blended": _blended(ANNEALED),
                     "refitted": REFITTED,
-                    "refitted-less": replace(REFITTED, recipe="refitted-less", share=0.4),
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
