@@ -17,8 +17,18 @@ from luring.recipes import Asked
 from luring.schedule import Schedule
 from luring.weights import digest
 
-LAM, EPS = 0.2, 0.5
-"""Of what the lure was fitted with: the weight of the gap, the radius."""
+LAM, EPS = 5, 2
+"""What the weight of the gap and the radius are divided by."""
+
+
+def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None) -> Asked:
+    """What a lure was asked for, with less of the gap and a smaller radius; what is given stands in their place."""
+    radius = asked["static_eps"]
+    return {
+        **asked,
+        "lam": asked["lam"] / LAM if lam is None else lam,
+        "static_eps": radius and (radius / EPS if eps is None else eps),
+    }
 
 
 def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | None = None) -> Asked:
@@ -26,8 +36,8 @@ def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | No
 
     Args:
         config: of the bundle.
-        lam: λ; without, `LAM` of the bundle's.
-        eps: radius of the adversarial examples of M; without, `EPS` of the bundle's.
+        lam: λ; without, the bundle's divided by `LAM`.
+        eps: radius of the adversarial examples of M; without, the bundle's divided by `EPS`.
 
     Raises:
         InputError: the lure is not one of the luring loss, or a radius for one that was fitted on no adversarial examples.
@@ -37,16 +47,11 @@ def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | No
             f"the lure of this bundle was fitted by '{config['method']}', which has no gap to ask less of: give one that was fitted by 'luring'."
         )
     before = recipes.stored(config["settings"])
-    radius = before["static_eps"]
     if eps is not None:
-        if radius is None:
+        if before["static_eps"] is None:
             raise InputError("this lure was fitted on no adversarial examples, so there is no radius: leave eps out.")
         recipes.check_radius(eps)
-    return {
-        **before,
-        "lam": LAM * before["lam"] if lam is None else lam,
-        "static_eps": radius and (EPS * radius if eps is None else eps),
-    }
+    return reduced(before, lam=lam, eps=eps)
 
 
 def fit(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from luring import recipes
+from luring import anneal, recipes
 from luring.augment import Moves
 from luring.paper.experiments import EXPERIMENTS, Attacked, Experiment, Lure, table_2
 from luring.training import Schedule
@@ -32,12 +32,11 @@ def _blended(lure: Lure) -> Lure:
     return replace(lure, recipe="blended", blended=(lure.recipe, SHARE))
 
 
-def _annealed(lure: Lure, *, lam: float, eps: float) -> Lure:
-    """A lure asked for less from now on: accuracy comes back, and one that is strong keeps most of that (`luring.anneal`)."""
+def _annealed(lure: Lure) -> Lure:
+    """A lure asked for less from now on: accuracy comes back, and one that is strong keeps most of that."""
     assert lure.recipe is not None
     schedule = replace(lure.schedule, steps=2000, lr=2e-3)
-    asked = recipes.asked("faithful", lam=lam, eps=eps)
-    return replace(lure, schedule=schedule, asked=asked, recipe="annealed", begins=lure.recipe)
+    return replace(lure, schedule=schedule, asked=anneal.reduced(lure.asked), recipe="annealed", begins=lure.recipe)
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -52,15 +51,24 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
 
 
 def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
-    """Parts of `strong`; `aligned`, whose lure begins as the identity where the others' do not; and `faithful` held back."""
+    """Parts of `strong`; `aligned`, whose lure begins as the identity where the others' do not; `faithful` held back, and fitted on.
+
+    Of what `annealed` is, `annealed-strong` leaves C_E out, and `gentle` asks for no more from the start.
+    """
     static: recipes.Asked = {**recipes.asked("paper"), "static_eps": eps}
+    whole = _trials(schedule, eps)
+    annealed = _annealed(whole["faithful"])
     return MappingProxyType(
         {
             "bounded": _trial(schedule, "bounded", recipes.asked("paper", gap_max=recipes.GAP_MAX)),
             "static": _trial(schedule, "static", static),
             "aligned": _trial(schedule, "aligned", recipes.asked("aligned", eps=eps), residual),
-            "blended": _blended(_trials(schedule, eps)["faithful"]),
-            "annealed": _annealed(_trials(schedule, eps)["faithful"], lam=0.02, eps=eps / 2),
+            "blended": _blended(whole["faithful"]),
+            "annealed": annealed,
+            "annealed-strong": replace(_annealed(whole["strong"]), recipe="annealed-strong"),
+            "gentle": _trial(
+                replace(schedule, steps=schedule.steps + annealed.schedule.steps), "gentle", annealed.asked
+            ),
         }
     )
 
@@ -73,7 +81,7 @@ QUICK = CIFAR10.lures["luring"]
 _coloured = partial(_trial, replace(QUICK.schedule, steps=6000), moves=QUICK.moves)
 # To keep accuracy: a low weight of the gap, a small radius.
 FAITHFUL = _coloured("faithful", recipes.asked("faithful", lam=0.05, eps=0.025))
-ANNEALED = _annealed(FAITHFUL, lam=0.01, eps=0.0125)
+ANNEALED = _annealed(FAITHFUL)
 # Fitted on through the blend that holds it back, so that it makes up for what that takes from its strength.
 REFITTED = replace(
     ANNEALED, schedule=replace(ANNEALED.schedule, steps=1500), recipe="refitted", begins="annealed", share=0.5
