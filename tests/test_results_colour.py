@@ -125,14 +125,16 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     [
         ("cifar10-quick", "cifar10", 0, {"base", "stack", "c_e", "luring"}),
         ("svhn-quick", "svhn", 1, {"base", "stack", "c_e", "luring", "luring_alt"}),
-        ("research-cifar10", "cifar10", 0, {"base", "luring", "faithful", "annealed", "blended"}),
+        ("research-cifar10", "cifar10", 0, {"base", "luring", "faithful", "annealed", "blended", "refitted"}),
     ],
 )
 def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, dataset, seed, least):
     shape = (3, 32, 32)
     accuracies = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="accuracy", seed=seed)
     measured = {row["architecture"]: row["weights"] for row in accuracies}
-    blended = {row["architecture"]: row["settings"].get("blended") for row in accuracies}
+    blended, share = (
+        {row["architecture"]: row["settings"].get(setting) for row in accuracies} for setting in ("blended", "share")
+    )
     assert least <= measured.keys()
 
     def kept(name, network):
@@ -151,10 +153,10 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
         if name == "stack":
             found[name] = kept(name, networks.compose(lure, fresh()))
         elif blended[name]:
-            of, share = blended[name]
-            found[name] = networks.compose(blend.at(kept(of, lure), share), target)
+            of, part = blended[name]
+            found[name] = networks.compose(blend.at(kept(of, lure), part), target)
         else:
-            found[name] = networks.compose(kept(name, lure), target)
+            found[name] = networks.compose(kept(name, blend.at(lure, share[name] or 1.0)), target)
     assert {name: digest(network) for name, network in found.items()} == measured
 
 

@@ -66,7 +66,7 @@ def fit(
     show: bool = True,
     log: Log | None = None,
 ) -> training.Fitted:
-    """Fit a bundle's lure on, in place; one that is held back through its blend, so that P makes up for it.
+    """Fit a bundle's lure on, in place; one that is held back through its blend, which P may then make up for.
 
     Args:
         found: the bundle.

@@ -29,7 +29,7 @@ def anneal(
     """Fit a strong lure on, asked for less than before: it comes nearer to its target, and keeps most of its strength.
 
     For a bundle of 'luring fit --recipe strong' or faithful that refuses too many clean images; one that 'luring blend' held back is fitted on as it
-    is, and makes up for what that took. Stop it at any moment; the same command goes on. A guard has to be set anew.
+    is, and may make up for what that took. Stop it at any moment; the same command goes on. A guard has to be set anew.
 
     Args:
         bundle: folder that 'luring fit' wrote, or 'luring blend'.
