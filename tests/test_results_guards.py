@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parents[1] / "results"
         ("mnist-strong-audit", "quick", 0, [0, 0, 0.225, 0.2, 1, 0]),
         ("mnist-strong-audit", "quick", 1, [0, 0.05, 0.225, 0.2875, 1, 0.15]),
         ("mnist-strong-audit", "quick", 2, [0, 0, 0.2375, 0.2875, 1, 0]),
+        ("mnist-annealed-audit", "quick", 0, [0, 0, 0.2, 0.125, 1, 0]),
         ("cifar10-audit", "quick", 0, [0.4875, 0.1, 0.3375, 0.7375, 1, 0.1]),
     ],
 )
@@ -34,7 +35,15 @@ def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):
 
 
 @pytest.mark.parametrize(
-    "folder", ["mnist-audit", "mnist-narrow-audit", "mnist-strong-audit", "cifar10-audit", "digits-audit"]
+    "folder",
+    [
+        "mnist-audit",
+        "mnist-narrow-audit",
+        "mnist-strong-audit",
+        "mnist-annealed-audit",
+        "cifar10-audit",
+        "digits-audit",
+    ],
 )
 def test_no_sanity_check_failed(folder):
     checks = [

@@ -84,6 +84,30 @@ def test_mnist_faithful_held_back_refuses_half_and_lets_less_through_but_for_who
     )
 
 
+def test_mnist_faithful_fitted_on_reaches_the_goals():
+    found = [row for row in RECIPES if row["seed"] >= 3]
+    lines = tables.transfer(found)
+    gains = {(line.attack, line.eps): above(line, "annealed") for line in lines}
+    of_table = [gain for (attack, _), gain in gains.items() if attack in trials.TABLE]
+    assert statistics.fmean(of_table) == pytest.approx(0.209, abs=0.001)
+    assert gains["dim-ti", 0.5] == pytest.approx(0.297, abs=0.001)
+    assert len(gains) == 33
+    assert min(gains.values()) == pytest.approx(0.035, abs=0.001)
+    assert statistics.fmean(gains.values()) == pytest.approx(0.204, abs=0.001)
+    worst = [above(line, "annealed") for line in tables.worst(found)]
+    assert [round(gain, 2) for gain in worst] == [0.46, 0.29, 0.08]
+    assert statistics.fmean(worst) == pytest.approx(0.277, abs=0.001)
+    followed = [line for line in lines if line.attack in ("pgd", "apgd", "mim", "dim", "vmi", "pgn") and line.eps == 0.5]
+    assert max(line.cells["annealed"]["ac_mop"].mean for line in followed) == 0
+    accuracy = {line.architecture: line for line in tables.accuracy(found)}
+    apart = {name: line.disagreement.mean for name, line in accuracy.items() if name != "base"}
+    assert apart["annealed"] / apart["luring"] == pytest.approx(0.446, abs=0.001)
+    cost = {name: accuracy["base"].test_accuracy.mean - accuracy[name].test_accuracy.mean for name in apart}
+    assert [round(cost[name], 3) for name in ("luring", "faithful", "annealed")] == [0.015, 0.006, 0.004]
+    assert apart["annealed"] < apart["blended"]
+    assert sum(above(line, "annealed") > above(line, "blended") for line in lines) == 32
+
+
 @pytest.mark.parametrize(
     ("folder", "recipe", "least", "mean", "left", "left_papers", "cost", "cost_papers"),
     [
