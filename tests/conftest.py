@@ -1,6 +1,7 @@
 """Shapes and types are checked at run time over the whole package, and small tensors run on one thread."""
 
 import runpy
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +41,24 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector.infer_threshold(digits.validation.images, 0.1)
     detector.save(folder)
     return folder
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """`luring` with these arguments, in this process: its exit code, what it printed, and what it said on the error stream."""
+    from luring import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["luring", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
 
 
 @pytest.fixture

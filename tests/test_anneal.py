@@ -1,12 +1,12 @@
 """A strong lure fitted on, asked for less: nearer to its target, stronger than one that never was strong."""
 
-import sys
+from functools import partial
 
 import pytest
 import torch
 
 import short_fits
-from luring import anneal, answers, blend, bundle, cli, data, lures, metrics, recipes
+from luring import anneal, answers, blend, bundle, data, lures, metrics, recipes
 from luring.errors import InputError
 from luring.training import Schedule
 from luring.weights import digest
@@ -39,17 +39,8 @@ def strong(target, digits, tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["luring", "anneal", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+def run(command_line):
+    return partial(command_line, "anneal")
 
 
 def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, target, digits, tmp_path, run):

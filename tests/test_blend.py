@@ -1,7 +1,7 @@
 """A lure held back: between the image and P's image, in a bundle as in memory, and as a command."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from luring import answers, blend, bundle, cli, data, export, lures, metrics, networks
+from luring import answers, blend, bundle, data, export, lures, metrics, networks
 from luring.attacks import preset
 from luring.errors import InputError
 from luring.lures import Blended
@@ -148,17 +148,8 @@ def test_the_less_of_the_lure_the_nearer_to_the_target(calibrated, digits):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["luring", "blend", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+def run(command_line):
+    return partial(command_line, "blend")
 
 
 def test_the_command_shows_what_shares_are_worth_and_writes_one(calibrated, tmp_path, run):

@@ -143,18 +143,8 @@ def test_fit_of_a_data_set_writes_a_bundle(tmp_path):
 
 
 @pytest.fixture
-def command(here, monkeypatch, capsys):  # noqa: ARG001
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["luring", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
+def command(here, command_line):  # noqa: ARG001
+    return command_line
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from luring import augment, bundle, recipes, training
+from luring import bundle, recipes, successor, training
 from luring.augment import Moves
 from luring.bundle import Bundle
 from luring.data import Dataset
@@ -125,15 +125,10 @@ def save(
     Raises:
         InputError: `out` holds a bundle already.
     """
-    bundle.new_folder(out)
     before = found.config["settings"]
     settings = {
-        "recipe": before.get("recipe", "paper"),
-        **asked,
-        "schedule": schedule.describe(),
-        "seed": seed,
-        **augment.described(moves),
+        **bundle.fitted_by(before.get("recipe", "paper"), asked, schedule, seed, moves),
         **({"share": before["share"]} if "share" in before else {}),
         "begins": {"lure": found.config["digests"]["lure"], **before},
     }
-    return bundle.refitted(found, folder, out, found.lure, found.lure.state_dict(), {"settings": settings}, dataset)
+    return successor.save(found, folder, out, found.lure, found.lure.state_dict(), {"settings": settings}, dataset)

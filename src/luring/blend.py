@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luring import answers, bundle, metrics, networks, transfer
+from luring import answers, metrics, networks, successor, transfer
 from luring.attacks import Attack
 from luring.bundle import Bundle
 from luring.data import Dataset
@@ -107,7 +107,6 @@ def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset)
     Raises:
         InputError: a share out of range, or `out` holds a bundle already.
     """
-    bundle.new_folder(out)
     lure = at(found.lure, share)
     named = str(found.config["lure"]).partition("@")[0] + (f"@{share:g}" if share < 1 else "")
     settings = {setting: value for setting, value in found.config["settings"].items() if setting != "share"}
@@ -115,7 +114,7 @@ def save(found: Bundle, folder: Path, out: Path, share: float, dataset: Dataset)
     if "weights" in found.config:  # by how much halving them moved the figures was measured on the other decoy
         config["weights"] = {"stored": found.config["weights"]["stored"]}
     tensors = _tensors(folder / "lure.safetensors", lure)
-    return bundle.refitted(found, folder, out, lure, tensors, config, dataset)
+    return successor.save(found, folder, out, lure, tensors, config, dataset)
 
 
 def _tensors(file: Path, lure: nn.Module) -> dict[str, Tensor]:

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from luring import answers, cost, data, metrics, networks, rows, scaling, targets
+from luring import answers, augment, cost, data, metrics, networks, rows, scaling, targets
 from luring.atomic import replacing, write_json
+from luring.augment import Moves
 from luring.data import Dataset, Scaling
 from luring.errors import InputError, first_line
 from luring.lures import Blended
+from luring.recipes import Asked
+from luring.schedule import Schedule
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
 from luring.targets.target import digest_with
@@ -162,50 +165,14 @@ def save(
     write_json(folder / "config.json", whole)
 
 
-def refitted(
-    found: Bundle,
-    folder: Path,
-    out: Path,
-    lure: nn.Module,
-    tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    dataset: Dataset,
-) -> dict[str, Any]:
-    """Write a bundle with another lure of the same cost in front of the same target. A guard is not written: it knew another decoy.
-
-    Args:
-        found: what `folder` holds.
-        folder: a bundle.
-        out: a folder for the other.
-        lure: P.
-        tensors: its weights, as they are stored.
-        config: what its `config.json` says otherwise than the first one's, but for digests and metrics; how weights are stored where it is not float32.
-        dataset: whose test images say how the new decoy does.
-
-    Returns:
-        Its `config.json`.
-    """
-    old = {name: value for name, value in found.config.items() if name != "weights"}
-    digests = old["digests"] | {"lure": digest(lure)}
-    now = measured(dataset, found.target, networks.compose(lure, found.behind).eval())
-    new = {**old, **config, "digests": digests, "metrics": now, **rows.provenance()}
-    out.mkdir(parents=True, exist_ok=True)
-    for file in ("target.safetensors", "target.onnx", "stack.safetensors"):
-        if (folder / file).exists():
-            shutil.copyfile(folder / file, out / file)
-    write_tensors(out / "lure.safetensors", tensors)
-    write_json(out / "config.json", new)
-    return new
+def fitted_by(recipe: str, asked: Asked, schedule: Schedule, seed: int, moves: Moves | None) -> dict[str, Any]:
+    """The `settings` of a lure's fit, as `recipes.stored` and `augment.stored` read them."""
+    return {"recipe": recipe, **asked, "schedule": schedule.describe(), "seed": seed, **augment.described(moves)}
 
 
-def new_folder(out: Path) -> None:
-    """Refuse a folder for another bundle that has one.
-
-    Raises:
-        InputError: `out` holds a bundle already.
-    """
-    if (out / "config.json").exists():
-        raise InputError(f"{out} holds a bundle already: give another folder with --out.")
+def files(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that the parts of a bundle have in its folder, those that it holds."""
+    return ("target.onnx", *(f"{part}.safetensors" for part in config["digests"]))
 
 
 def load(

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luring import augment, bundle, data, networks, processes, recipes, targets, training
+from luring import bundle, data, networks, processes, recipes, targets, training
 from luring.augment import Moves
 from luring.data import Dataset
 from luring.errors import InputError
@@ -103,8 +103,7 @@ def fit(
     )
     if out is not None and isinstance(images, Dataset) and processes.here().main:
         decoy = networks.compose(p, m)
-        settings = {"recipe": recipe, **gap, "seed": seed, "schedule": schedule.describe()}
-        settings |= augment.described(moves)
+        settings = bundle.fitted_by(recipe, gap, schedule, seed, moves)
         config = bundle.describe(images, m, p, decoy, names=(found.name, name), method=method, settings=settings)
         bundle.save(out, found, p, config, with_target=found.kind == "luring")
     return p

@@ -51,7 +51,7 @@ def stage(found: Bundle, folder: Path, out: Path, dataset: Dataset | None = None
         bundles.save(out, found.target, found.lure, config, stack=_stack(found), half=True)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (*(f"{part}.safetensors" for part in config["digests"]), "target.onnx", "config.json"):
+        for name in (*bundles.files(config), "config.json"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, out / name)
     written = dict(bundles.load(out, **(_own(found) if own else parts)).config)

@@ -48,13 +48,13 @@ def anneal(
         training: how to train; without a move of the images they are moved as before.
     """
     from luring import anneal as room
-    from luring import augment
+    from luring import augment, successor
     from luring import bundle as bundle_room
 
     with running(training, device, out) as run:
         if steps < 1 or batch < 1 or lr <= 0:
             raise InputError("steps, batch and lr must all be above 0.")
-        bundle_room.new_folder(out)
+        successor.new_folder(out)
         loaded = bundle_room.load(bundle, **vars(parts))
         asked = room.less(loaded.config, lam=lam, eps=eps)
         images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)

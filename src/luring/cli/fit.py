@@ -84,7 +84,7 @@ def fit(
     """
     import torch
 
-    from luring import answers, augment, bundle, networks, recipes, targets
+    from luring import answers, bundle, networks, recipes, targets
     from luring import data as data_room
     from luring import training as training_room
 
@@ -189,13 +189,7 @@ def fit(
             networks.compose(p, behind),
             names=(target, lure_name),
             method=method,
-            settings={
-                "recipe": recipe,
-                **gap,
-                "schedule": schedule.describe(),
-                "seed": seed,
-                **augment.described(moves),
-            },
+            settings=bundle.fitted_by(recipe, gap, schedule, seed, moves),
         )
         bundle.save(
             out, found, p, config, stack=behind if behind is not m else None, with_target=with_target or train_it

@@ -44,7 +44,7 @@ def publish(
     with tempfile.TemporaryDirectory() as aside:
         folder = writable(out) if out is not None else Path(aside)
         config = room.stage(found, bundle, folder, images, **vars(parts))
-        names = ("README.md", "config.json", "target.onnx", *(f"{part}.safetensors" for part in config["digests"]))
+        names = ("README.md", "config.json", *bundle_room.files(config))
         say((folder / "README.md").read_text(encoding="utf-8"))
         files = [folder / name for name in names if (folder / name).exists()]
         say(*(f"{file.stat().st_size:>12,} bytes  {file.name}" for file in files))
