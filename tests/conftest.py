@@ -43,6 +43,27 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a strong lure, fitted to the digits for a moment."""
+    import short_fits
+    from luring import bundle, data, lures, recipes, training
+
+    folder = tmp_path_factory.mktemp("strong")
+    digits = data.load("digits")
+    target, asked, schedule = (
+        short_fits.target_of(digits),
+        recipes.asked("strong", eps=0.3),
+        training.Schedule(600, lr=5e-3),
+    )
+    decoy = short_fits.fitted(digits, target, lambda shape: lures.plain_lure(shape, 8), schedule, **asked)
+    settings = bundle.fitted_by("strong", asked, schedule, 0, None)
+    names = "plain", "plain-8"
+    config = bundle.describe(digits, target, decoy.lure, decoy, names=names, method="luring", settings=settings)
+    bundle.save(folder, target, decoy.lure, config)
+    return folder
+
+
 @pytest.fixture
 def command_line(monkeypatch, capsys):
     """`luring` with these arguments, in this process: its exit code, what it printed, and what it said on the error stream."""

@@ -62,8 +62,8 @@ def classifier(
         Stopped: a signal came, or another process was lost.
     """
     crew = processes.here()
-    images, labels = _placed(train.images, network), _to(train.labels, network)
-    validation_images, truth = _placed(validation.images, network), _to(validation.labels, network)
+    images, labels = placed(train.images, network), _to(train.labels, network)
+    validation_images, truth = placed(validation.images, network), _to(validation.labels, network)
     answers.logits(network, train.images[:2])
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def distilled(
     one that agrees best with it. The other arguments, and the errors, are those of `classifier`.
     """
     crew = processes.here()
-    train, held_out = (_placed(images, network) for images in (train, validation.images))
+    train, held_out = (placed(images, network) for images in (train, validation.images))
     told, wanted = _to(told, network), _to(validation.labels, network)
 
     def loss(net: nn.Module, images: Tensor, index: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def lure(
             "a lure by 'auto' learns nothing from M, neither from its adversarial examples nor from its gradient: give another method, or leave these out."
         )
     crew = processes.here()
-    train, validation = (_placed(images, network) for images in (train, validation))
+    train, validation = (placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))
 
@@ -292,7 +292,7 @@ def _to(tensor: Tensor, network: nn.Module) -> Tensor:
     return tensor.to(next(network.parameters()).device)
 
 
-def _placed(images: Tensor, network: nn.Module) -> Tensor:
+def placed(images: Tensor, network: nn.Module) -> Tensor:
     """Images where they are quickest to reach: beside the network, unless they would take a quarter of its GPU's free memory."""
     device = next(network.parameters()).device
     if device.type == "cuda" and images.device.type == "cpu" and images.nbytes * 4 > torch.cuda.mem_get_info(device)[0]:

@@ -25,6 +25,7 @@ class Lure:
         begins: another architecture's name, whose lure it begins as.
         share: of its image, where it is fitted and used held back (`luring.lures.Blended`).
         blended: another architecture's name, whose lure it is, and the share of it (`luring.blend`): the schedule and all else is that one's.
+        imitates: another architecture's name, whose lure it imitates, and the radius of the examples (`luring.imitation`): nothing else is asked for.
     """
 
     schedule: Schedule
@@ -36,6 +37,7 @@ class Lure:
     begins: str | None = None
     share: float | None = None
     blended: tuple[str, float] | None = None
+    imitates: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import nn
 
-from luring import answers, augment, blend, bundle, data, networks, rows, training
+from luring import answers, augment, blend, bundle, data, imitation, networks, rows, training
 from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
@@ -82,7 +82,7 @@ class Run:
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
         lure = experiment.fitted[name]
-        asked = lure.asked if (lure.method or name) == "luring" else {}
+        asked = lure.asked if (lure.method or name) == "luring" and not lure.imitates else {}
         return {
             "target": experiment.target,
             "lure": self.lure(name),
@@ -92,6 +92,7 @@ class Run:
             **({"begins": lure.begins} if lure.begins else {}),
             **({"share": lure.share} if lure.share else {}),
             **({"blended": list(lure.blended)} if lure.blended else {}),
+            **({"imitates": list(lure.imitates)} if lure.imitates else {}),
         }
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
@@ -139,20 +140,20 @@ class Run:
         def fit_it(network: nn.Module, state: Path) -> None:
             if fitted.begins is not None:
                 whole(network).load_state_dict(whole(self.decoy(fitted.begins, target, dataset).lure).state_dict())  # type: ignore[arg-type]
-            training.lure(
-                network,
-                target,
-                dataset.train.images,
-                dataset.validation.images,
-                method=method,  # type: ignore[arg-type]
-                **fitted.asked,
-                moves=fitted.moves,
-                truth=dataset.validation.labels,
-                schedule=fitted.schedule,
-                seed=self.seed,
-                state=state,
-                show=self.show,
-            )
+            images = dataset.train.images, dataset.validation.images
+            common: dict[str, Any] = {
+                "moves": fitted.moves,
+                "truth": dataset.validation.labels,
+                "schedule": fitted.schedule,
+                "seed": self.seed,
+                "state": state,
+                "show": self.show,
+            }
+            if fitted.imitates is not None:
+                of, eps = fitted.imitates
+                imitation.lure(network, self.decoy(of, target, dataset).lure, target, *images, eps=eps, **common)  # type: ignore[arg-type]
+            else:
+                training.lure(network, target, *images, method=method, **fitted.asked, **common)  # type: ignore[arg-type]
 
         return networks.compose(self.kept(name, lure, fit_it), target)
 
