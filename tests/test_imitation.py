@@ -111,7 +111,8 @@ def test_a_lure_held_back_is_imitated_as_it_is_held(found, digits):
 
 def test_what_it_refuses(strong, calibrated, tmp_path, run):
     for given, said in (
-        (("--eps", 0.1, "--batch", 1), "batch 2 at least"),
+        (("--eps", 0.1, "--steps", 0), "must all be above 0"),
+        (("--eps", 0.1, "--batch", 6, "--accumulate", 4), "6 images are too few for that in 4 part(s): give 8 or more"),
         (("--eps", 2), "give a radius above 0, 1 at most"),
         (("--eps", 0.1, "--imitator", "wide"), "there is no lure 'wide'"),
     ):

@@ -61,6 +61,7 @@ def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_paper
         "blended",
         "annealed",
         "annealed-strong",
+        "annealed-blended",
         "gentle",
     }
 
@@ -69,7 +70,7 @@ def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_t
     lines = [line for line in tables.transfer(LATER) if line.attack in trials.TABLE]
     dac = {name: statistics.fmean(line.cells[name]["dac"].mean for line in lines) for name in lines[0].cells}
     first = {"luring": 0.64, "strong": 0.93, "faithful": 0.87}
-    after = {"blended": 0.75, "annealed": 0.85, "annealed-strong": 0.93, "gentle": 0.85}
+    after = {"blended": 0.75, "annealed": 0.85, "annealed-strong": 0.93, "annealed-blended": 0.87, "gentle": 0.85}
     assert {name: round(mean, 2) for name, mean in dac.items()} == first | after
     (worst,) = (line.cells for line in tables.worst(LATER) if line.eps == 0.5)
     assert [round(worst[name]["dac"].mean, 2) for name in ("faithful", "strong", "luring")] == [0.20, 0.49, 0.02]
@@ -128,6 +129,36 @@ def test_mnist_fitting_on_takes_little_strength_and_c_e_refuses_less():
     differ = apart(LATER)
     assert [round(differ[name] / differ["luring"], 2) for name in ("annealed-strong", "strong")] == [0.54, 0.61]
     assert round(cost(LATER)["annealed-strong"], 3) == 0.004
+
+
+def test_mnist_fitted_on_and_held_back_reaches_the_goals_at_each_radius():
+    lines = tables.transfer(LATER)
+    gains = {(line.attack, line.eps): above(line, "annealed-blended") for line in lines}
+    of_table = [gain for (attack, _), gain in gains.items() if attack in trials.TABLE]
+    assert statistics.fmean(of_table) == pytest.approx(0.232, abs=0.001)
+    assert gains["dim-ti", 0.5] == pytest.approx(0.41, abs=0.001)
+    assert len(gains) == 33
+    assert min(gains, key=lambda cell: gains[cell]) == ("pgd", 0.5)
+    assert min(gains.values()) == pytest.approx(0.0067, abs=1e-4)
+    assert statistics.fmean(gains.values()) == pytest.approx(0.225, abs=0.001)
+    worst = tables.worst(LATER)
+    assert [round(above(line, "annealed-blended"), 2) for line in worst] == [0.51, 0.37, 0.21]
+    assert [round(line.cells["annealed-blended"]["dac"].mean, 2) for line in worst] == [0.85, 0.44, 0.23]
+    left = {
+        line.attack: round(line.cells["annealed-blended"]["ac_mop"].mean, 3)
+        for line in lines
+        if line.attack in FOLLOWED and line.eps == 0.5
+    }
+    assert left == dict.fromkeys(FOLLOWED, 0) | {"pgn": 0.01}
+    differ = apart(LATER)
+    assert differ["annealed-blended"] / differ["luring"] == pytest.approx(0.470, abs=0.001)
+    each = [apart(rows.select(LATER, seed=seed)) for seed in (3, 4, 5)]
+    assert [round(one["annealed-blended"] / one["luring"], 2) for one in each] == [0.46, 0.44, 0.51]
+    assert round(cost(LATER)["annealed-blended"], 3) == 0.003
+    ahead = [above(line, "annealed-blended") - above(line, "annealed") for line in lines]
+    assert sum(gain > 0 for gain in ahead) == 21
+    assert statistics.fmean(ahead) == pytest.approx(0.021, abs=0.001)
+    assert min(ahead) == pytest.approx(-0.127, abs=0.001)
 
 
 def test_mnist_beginning_strong_pays():

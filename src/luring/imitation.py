@@ -15,6 +15,7 @@ from luring import answers, augment, bundle, cost, gap, layout, loop, losses, pr
 from luring.augment import Moves
 from luring.bundle import Bundle
 from luring.data import Dataset
+from luring.errors import InputError
 from luring.frozen import frozen
 from luring.loop import Fitted, Log
 from luring.metrics import accuracy
@@ -46,7 +47,7 @@ def lure(
     """Fit a lure to what another one makes of the same images, in place. No labels are needed.
 
     The loss is `WEIGHT` · mean (Q(x) − P(x))² over the batch, of which half is moved first by one step of FGSM on M∘Q, each image by a radius of its
-    own (`luring.static`), plus C_E of the half that is not, by which Q makes up with M for what it cannot imitate. Half of a batch of one is all of it.
+    own (`luring.static`), plus C_E of the half that is not, by which Q makes up with M for what it cannot imitate.
 
     Args:
         network: Q, images to images of the same shape in [0, 1]; ends with the weights of the lowest loss on the validation images, none of
@@ -65,11 +66,16 @@ def lure(
         log: called with the loss, the learning rate and the scores now and then.
 
     Raises:
-        InputError: no such radius, a lure that changes the shape, a loss that is not finite, or the state of another run.
+        InputError: no such radius, a batch too small to be halved, a lure that changes the shape, a loss that is not finite, or the state of another run.
         Stopped: a signal came, or another process was lost.
     """
     recipes.check_radius(eps)
     crew = processes.here()
+    parts, batch = crew.count * schedule.accumulate, min(schedule.batch, len(train))
+    if batch < 2 * parts:
+        raise InputError(
+            f"half of each batch is attacked and half is not, and {batch} images are too few for that in {parts} part(s): give {2 * parts} or more."
+        )
     train, validation = (placed(images, network) for images in (train, validation))
     some = answers.at_once(validation)
     check_lure(network, answers.prepare(train[:2], network))

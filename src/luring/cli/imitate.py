@@ -55,8 +55,8 @@ def imitate(
     from luring import bundle as bundle_room
 
     with running(training, device, out) as run:
-        if steps < 1 or batch < 2 or lr <= 0:
-            raise InputError("steps and lr must be above 0, batch 2 at least.")
+        if steps < 1 or batch < 1 or lr <= 0:
+            raise InputError("steps, batch and lr must all be above 0.")
         recipes.check_radius(eps)
         successor.new_folder(out)
         loaded = bundle_room.load(bundle, **vars(parts))
