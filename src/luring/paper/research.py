@@ -3,7 +3,8 @@
 `luring` is the paper's recipe. `bounded` bounds its gap, `static` fits it on M's adversarial examples too (`luring.static`), `strong` does both; `faithful` counts
 the gap for less and asks for all that M answers (C_E), and `aligned` turns the decoy's gradient away from M's (`luring.alignment`), both beside what `strong` does.
 `annealed` goes on from `faithful`'s lure with a smaller radius and weight (`luring.anneal`); `blended` is such a lure with a share of the image itself
-(`luring.blend`), `refitted` one that goes on being fitted with it, `imitated` a cheaper one that makes `refitted`'s images (`luring.imitation`).
+(`luring.blend`), `refitted` one that goes on being fitted with it, `imitated` a cheaper one that makes `refitted`'s images (`luring.imitation`),
+and `imitated-annealed` that one fitted on.
 """
 
 from collections.abc import Mapping
@@ -100,6 +101,16 @@ IMITATED = replace(
     imitates=("refitted", 0.04),
 )
 
+# That one fitted on in its turn: λ falls again, the radius does not, for it is what it is strong by.
+IMITATED_ON = replace(
+    IMITATED,
+    schedule=replace(IMITATED.schedule, steps=1500, lr=1e-3),
+    asked=anneal.reduced(ANNEALED.asked, eps=ANNEALED.asked["static_eps"]),
+    recipe="imitated-annealed",
+    begins="imitated",
+    imitates=None,
+)
+
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
     """Table 2's, and PGD by the margin, which a saturated softmax does not hold up."""
@@ -177,6 +188,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "blended": _blended(ANNEALED),
                     "refitted": REFITTED,
                     "imitated": IMITATED,
+                    "imitated-annealed": IMITATED_ON,
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
