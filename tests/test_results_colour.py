@@ -125,15 +125,30 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
     [
         ("cifar10-quick", "cifar10", 0, {"base", "stack", "c_e", "luring"}),
         ("svhn-quick", "svhn", 1, {"base", "stack", "c_e", "luring", "luring_alt"}),
-        ("research-cifar10", "cifar10", 0, {"base", "luring", "faithful", "annealed", "blended", "refitted"}),
+        (
+            "research-cifar10",
+            "cifar10",
+            0,
+            {
+                "base",
+                "luring",
+                "faithful",
+                "annealed",
+                "blended",
+                "refitted",
+                "imitated",
+                "imitated-annealed",
+            },
+        ),
     ],
 )
 def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, dataset, seed, least):
     shape = (3, 32, 32)
     accuracies = rows.select(rows.read(RESULTS / folder / "rows.jsonl"), kind="accuracy", seed=seed)
     measured = {row["architecture"]: row["weights"] for row in accuracies}
-    blended, share = (
-        {row["architecture"]: row["settings"].get(setting) for row in accuracies} for setting in ("blended", "share")
+    blended, share, lure_of = (
+        {row["architecture"]: row["settings"].get(setting) for row in accuracies}
+        for setting in ("blended", "share", "lure")
     )
     assert least <= measured.keys()
 
@@ -147,7 +162,7 @@ def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, 
         return networks.make_target(f"{dataset}-narrow", shape, 10)
 
     target = kept("base", fresh())
-    lures = {name: networks.make_lure(f"{dataset}-narrow", target, shape)[0] for name in measured if name != "base"}
+    lures = {name: networks.make_lure(lure_of[name], target, shape)[0] for name in measured if name != "base"}
     found = {"base": target}
     for name, lure in lures.items():
         if name == "stack":

@@ -1,4 +1,4 @@
-"""A bundle made from another: the same target, another lure of the same cost. A guard is not written: it knew another decoy."""
+"""A bundle made from another: the same target, another lure. A guard is not written: it knew another decoy."""
 
 import shutil
 from collections.abc import Mapping
