@@ -105,16 +105,23 @@ def serving(found: list[Row]) -> str:
         ]
         name, made = row["settings"]["lure"], row["architecture"]
         costs.append(
-            [made if name == made else f"{name} ({made})", row["hardware"]["cpu"], f"{lure / target:.2f}", *shown]
+            [
+                made if name == made else f"{name} ({made})",
+                row["dataset"],
+                row["hardware"]["cpu"],
+                f"{lure / target:.2f}",
+                *shown,
+            ]
         )
     beside = [
         "lure",
+        "images",
         "CPU",
         "of the target's multiply-adds",
         "guard over target, one image",
         "guard over target, 128 images",
     ]
-    return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=2)))
+    return "\n\n".join((as_table(head, loaded, names=1), as_table(beside, costs, names=3)))
 
 
 def exported(found: list[Row]) -> str:
