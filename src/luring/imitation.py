@@ -11,17 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luring import answers, augment, bundle, cost, gap, layout, loop, losses, processes, recipes, static, successor
+from luring import (
+    answers,
+    augment,
+    bundle,
+    cost,
+    gap,
+    layout,
+    loop,
+    losses,
+    processes,
+    recipes,
+    static,
+    successor,
+    training,
+)
 from luring.augment import Moves
 from luring.bundle import Bundle
 from luring.data import Dataset
 from luring.errors import InputError
 from luring.frozen import frozen
 from luring.loop import Fitted, Log
-from luring.metrics import accuracy
 from luring.networks import check_lure, compose
 from luring.schedule import Schedule
-from luring.training import placed
 from luring.weights import digest
 
 WEIGHT = 2500.0
@@ -76,8 +88,7 @@ def lure(
         raise InputError(
             f"half of each batch is attacked and half is not, and {batch} images are too few for that in {parts} part(s): give {2 * parts} or more."
         )
-    train, validation = (placed(images, network) for images in (train, validation))
-    some = answers.at_once(validation)
+    train, validation = (training.placed(images, network) for images in (train, validation))
     check_lure(network, answers.prepare(train[:2], network))
     check_lure(other, answers.prepare(train[:2], network))
     decoy = compose(network, target)
@@ -103,20 +114,15 @@ def lure(
         x = answers.prepare(part, network)
         with frozen(network), torch.no_grad():
             made = network(x)
-            value = apart(made, other(x)) + losses.c_e(target(made).float(), target(x).float())
-        return (value * len(part)).expand(len(part))
+            return apart(made, other(x)) + losses.c_e(target(made).float(), target(x).float())
 
     def score() -> tuple[float, dict[str, float]]:
-        found = crew.spread(lambda part: answers.labels(decoy, part), validation, some)
-        scores = {"agreement": accuracy(found, wanted)}
-        if truth is not None:
-            scores = {"validation accuracy": accuracy(found, truth.to(found.device)), **scores}
-        return -float(crew.spread(unlike, validation, some)[::some].sum()) / len(validation), scores
+        return -training.mean(crew, unlike, validation), training.agreed(crew, decoy, validation, wanted, truth)
 
     identity = {"fit": "imitation", "eps": eps, "schedule": schedule.describe(), "seed": seed}
     identity |= {"other": digest(other), "target": digest(target), **augment.described(moves)}
     with crew.together(loop.kept(state)):
-        wanted = crew.spread(lambda part: answers.labels(target, part), validation, some)
+        wanted = training.asked(crew, answers.labels, target, validation)
     with frozen(target, other), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
 

@@ -72,7 +72,7 @@ def classifier(
         return F.cross_entropy(net(images).float(), labels[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        right = accuracy(_asked(crew, answers.labels, network, validation_images), truth)
+        right = accuracy(asked(crew, answers.labels, network, validation_images), truth)
         return right, {"validation accuracy": right}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "labels": _digest(labels)}
@@ -105,7 +105,7 @@ def distilled(
         return losses.c_e(net(images).float(), told[index])
 
     def score() -> tuple[float, dict[str, float]]:
-        agreed = accuracy(_asked(crew, answers.labels, network, held_out), wanted)
+        agreed = accuracy(asked(crew, answers.labels, network, held_out), wanted)
         return agreed, {"agreement": agreed}
 
     identity = {"fit": name, "schedule": schedule.describe(), "seed": seed, "answers": _digest(told.argmax(1))}
@@ -188,15 +188,15 @@ def lure(
 
     asking = "asking M" if show and crew.main else None  # of many images this takes minutes
     with crew.together(loop.kept(state)):
-        wanted, likely = _asked(crew, _two_best, target, validation, asking).unbind(1)
+        wanted, likely = asked(crew, _two_best, target, validation, asking).unbind(1)
         if method == "auto" or moves is not None:  # learns nothing from the target, or asks it at each step
             top, first, second = None, wanted, likely
         elif method == "c_e" or c_e is not None:
-            top = _asked(crew, answers.logits, target, train, asking)
+            top = asked(crew, answers.logits, target, train, asking)
             first, second = top.topk(2, dim=1).indices.unbind(1)
         else:  # the logits of a million images would be large
             top = None
-            first, second = _asked(crew, _two_best, target, train, asking).unbind(1)
+            first, second = asked(crew, _two_best, target, train, asking).unbind(1)
     decoy = nn.Sequential(network, target)
 
     def alike(logits: Tensor, told: Tensor | None) -> Tensor:
@@ -236,8 +236,7 @@ def lure(
 
     def restored(part: Tensor) -> Tensor:
         with frozen(network), torch.no_grad():
-            value = losses.auto(network(x := answers.prepare(part, network)), x) * len(part)
-        return value.expand(len(part))
+            return losses.auto(network(x := answers.prepare(part, network)), x)
 
     def askew(at: Tensor) -> Tensor:
         x = answers.prepare(validation[at], network)
@@ -246,13 +245,9 @@ def lure(
             return alignment.penalty(*slopes)
 
     def score() -> tuple[float, dict[str, float]]:
-        found = _asked(crew, answers.labels, decoy, validation)
-        scores = {"agreement": accuracy(found, wanted)}
-        if truth is not None:
-            scores = {"validation accuracy": accuracy(found, truth.to(found.device)), **scores}
+        scores = agreed(crew, decoy, validation, wanted, truth)
         if method == "auto":
-            sums = crew.spread(restored, validation, some)[::some]
-            return -float(sums.sum()) / len(validation), scores
+            return -mean(crew, restored, validation), scores
         if align is None:
             return scores["agreement"], scores
         few = torch.arange(min(len(validation), LOOKED_AT), device=validation.device)
@@ -268,7 +263,7 @@ def lure(
         return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
 
 
-def _asked(
+def asked(
     crew: Processes,
     what: Callable[[nn.Module, Tensor], Tensor],
     model: nn.Module,
@@ -277,6 +272,20 @@ def _asked(
 ) -> Tensor:
     """What a model answers to all images (`answers.labels`, say), each process asking it for some; `told` is what the progress calls it."""
     return crew.spread(lambda part: what(model, part), images, answers.at_once(images), told=told)
+
+
+def agreed(crew: Processes, decoy: nn.Module, images: Tensor, wanted: Tensor, truth: Tensor | None) -> dict[str, float]:
+    """What the progress of a lure's fit shows: agreement of the decoy with the target's answers, and its accuracy where labels are known."""
+    found = asked(crew, answers.labels, decoy, images)
+    scores = {"agreement": accuracy(found, wanted)}
+    return scores if truth is None else {"validation accuracy": accuracy(found, truth.to(found.device)), **scores}
+
+
+def mean(crew: Processes, loss: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    """A loss over all images, from what it is, a scalar, for some at a time; each process takes some."""
+    some = answers.at_once(images)
+    sums = crew.spread(lambda part: (loss(part) * len(part)).expand(len(part)), images, some)[::some]
+    return float(sums.sum()) / len(images)
 
 
 def _two_best(model: nn.Module, images: Tensor) -> Tensor:
