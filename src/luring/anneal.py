@@ -1,6 +1,7 @@
 """A strong lure fitted on, asked for less of what it is strong by: the weight of the gap and the radius fall.
 
-What begins strong keeps most of that while it comes nearer to M; what begins near M does not become strong (docs/research.md).
+What begins strong keeps most of that while it comes nearer to M; what begins near M does not become strong (docs/research.md). Asked for the alignment's
+penalty in place of both (`luring.alignment`), it comes nearer still: a gradient that points elsewhere than M's by then stays turned away.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,12 @@ LAM, EPS = 5, 2
 """What the weight of the gap and the radius are divided by."""
 
 
-def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None) -> Asked:
-    """What a lure was asked for, with less of the gap and a smaller radius; what is given stands in their place."""
+def reduced(
+    asked: Asked, *, lam: float | None = None, eps: float | None = None, align: float | None = None
+) -> Asked:
+    """What a lure was asked for, with less of the gap and a smaller radius, or, with an alignment's weight, neither; what is given stands in their place."""
+    if align is not None:
+        return {**asked, "lam": lam or 0.0, "static_eps": eps, "align": align, "c_e": asked["c_e"] or 1.0}
     radius = asked["static_eps"]
     return {
         **asked,
@@ -31,13 +36,16 @@ def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None)
     }
 
 
-def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | None = None) -> Asked:
+def less(
+    config: Mapping[str, Any], *, lam: float | None = None, eps: float | None = None, align: float | None = None
+) -> Asked:
     """What the lure of a bundle is asked for from now on.
 
     Args:
         config: of the bundle.
-        lam: λ; without, the bundle's divided by `LAM`.
-        eps: radius of the adversarial examples of M; without, the bundle's divided by `EPS`.
+        lam: λ; without, the bundle's divided by `LAM`, or 0 where `align` is given.
+        eps: radius of the adversarial examples of M; without, the bundle's divided by `EPS`, or there are none where `align` is given.
+        align: weight of the alignment's penalty, beside C_E (with a weight of 1 where the lure was not fitted with it); without, the bundle's, if any.
 
     Raises:
         InputError: the lure is not one of the luring loss, or a radius for one that was fitted on no adversarial examples.
@@ -51,7 +59,7 @@ def less(config: Mapping[str, Any], *, lam: float | None = None, eps: float | No
         if before["static_eps"] is None:
             raise InputError("this lure was fitted on no adversarial examples, so there is no radius: leave eps out.")
         recipes.check_radius(eps)
-    return reduced(before, lam=lam, eps=eps)
+    return reduced(before, lam=lam, eps=eps, align=align)
 
 
 def fit(

@@ -16,6 +16,7 @@ def anneal(
     out: Path,
     lam: float | None = None,
     eps: float | None = None,
+    align: float | None = None,
     steps: int = 3000,
     batch: int = 64,
     lr: float = 4e-4,
@@ -35,8 +36,10 @@ def anneal(
         bundle: folder that 'luring fit' wrote, or 'luring blend'.
         data: the images it was fitted to; as for 'luring fit'.
         out: folder for the new bundle.
-        lam: weight of the luring loss's gap; a fifth of the bundle's where it is not given.
-        eps: the largest perturbation it is fitted against, images in [0, 1]; half of the bundle's where it is not given.
+        lam: weight of the luring loss's gap; a fifth of the bundle's where it is not given, or nothing with --align.
+        eps: the largest perturbation it is fitted against, images in [0, 1]; half of the bundle's where it is not given, or nothing with --align.
+        align: weight of a penalty on the decoy's gradient where it points as the target's does, beside all that the target answers: 0.5, say. A lure that is
+            turned away already stays so while it comes nearest to its target; a step takes twice as long.
         steps: batches.
         batch: images a step.
         lr: highest learning rate (Adam; up over a tenth of the steps, then down along a cosine): well under that of the fit.
@@ -56,7 +59,7 @@ def anneal(
             raise InputError("steps, batch and lr must all be above 0.")
         successor.new_folder(out)
         loaded = bundle_room.load(bundle, **vars(parts))
-        asked = room.less(loaded.config, lam=lam, eps=eps)
+        asked = room.less(loaded.config, lam=lam, eps=eps, align=align)
         images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
         moves = training.moves() or augment.stored(loaded.config["settings"])
         schedule = training.schedule(steps, batch, lr)

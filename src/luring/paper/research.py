@@ -4,7 +4,7 @@
 the gap for less and asks for all that M answers (C_E), and `aligned` turns the decoy's gradient away from M's (`luring.alignment`), both beside what `strong` does.
 `annealed` goes on from `faithful`'s lure with a smaller radius and weight (`luring.anneal`); `blended` is such a lure with a share of the image itself
 (`luring.blend`), `refitted` one that goes on being fitted with it, `imitated` a cheaper one that makes `refitted`'s images (`luring.imitation`),
-and `imitated-annealed` that one fitted on.
+`imitated-annealed` that one fitted on, and `turned` that one fitted on by C_E and the alignment's penalty alone.
 """
 
 from collections.abc import Mapping
@@ -111,6 +111,14 @@ IMITATED_ON = replace(
     imitates=None,
 )
 
+# By C_E and the alignment's penalty alone, without gap and examples of M: a gradient turned away by then stays so while the answers come back.
+TURNED = replace(
+    IMITATED_ON,
+    schedule=replace(IMITATED_ON.schedule, steps=2000),
+    asked=anneal.reduced(ANNEALED.asked, align=0.5),
+    recipe="turned",
+)
+
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
     """Table 2's, and PGD by the margin, which a saturated softmax does not hold up."""
@@ -189,6 +197,7 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
                     "refitted": REFITTED,
                     "imitated": IMITATED,
                     "imitated-annealed": IMITATED_ON,
+                    "turned": TURNED,
                 }
             ),
             attacks=_attacks(0.01, 24, (1, 3, 5)),
