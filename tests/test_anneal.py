@@ -42,6 +42,25 @@ def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, digi
     assert not (out / "lure.state").exists()
 
 
+def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_would_weaken(strong, digits, tmp_path, run):
+    out = tmp_path / "turned"
+    code, *_ = run(strong, "--data", "digits", "--out", out, "--align", 2, "--steps", 300, "--lr", 2e-3)
+    assert code == 0
+    before, after, without = bundle.load(strong), bundle.load(out), bundle.load(strong)
+    asked = {**anneal.less(before.config, align=2), "align": None}
+    anneal.fit(without, digits, asked, Schedule(300, lr=2e-3), show=False)
+    target = before.target.requires_grad_(False)
+    dac = {
+        name: short_fits.attacked(digits, target, found.decoy)["dac"]
+        for name, found in (("before", before), ("turned", after), ("without", without))
+    }
+    assert dac["turned"] > dac["before"] > dac["without"]
+    assert after.config["metrics"]["disagreement"] < before.config["metrics"]["disagreement"]
+    asked = {"lam": 0.0, "gap_max": recipes.GAP_MAX, "static_eps": None, "align": 2.0, "c_e": 1.0}
+    assert recipes.stored(after.config["settings"]) == asked
+    assert anneal.less(after.config) == asked
+
+
 def test_one_that_is_held_back_is_fitted_on_through_its_blend(strong, digits, tmp_path):
     blend.save(bundle.load(strong), strong, tmp_path / "held", 0.7, digits)
     held, schedule = bundle.load(tmp_path / "held"), Schedule(5, lr=2e-3)
@@ -69,6 +88,7 @@ def test_what_it_refuses(strong, calibrated, tmp_path, run):
     for folder, given, said in (
         (strong, ("--steps", 0), "must all be above 0"),
         (strong, ("--eps", 2), "give a radius above 0, 1 at most"),
+        (strong, ("--align", 0), "the weight of the alignment's penalty is 0: give one above 0"),
         (calibrated, ("--eps", 0.1), "there is no radius: leave eps out"),
     ):
         code, _, error = run(folder, "--data", "digits", "--out", tmp_path / "new", *given)

@@ -22,9 +22,7 @@ LAM, EPS = 5, 2
 """What the weight of the gap and the radius are divided by."""
 
 
-def reduced(
-    asked: Asked, *, lam: float | None = None, eps: float | None = None, align: float | None = None
-) -> Asked:
+def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None, align: float | None = None) -> Asked:
     """What a lure was asked for, with less of the gap and a smaller radius, or, with an alignment's weight, neither; what is given stands in their place."""
     if align is not None:
         return {**asked, "lam": lam or 0.0, "static_eps": eps, "align": align, "c_e": asked["c_e"] or 1.0}

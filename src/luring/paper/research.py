@@ -40,6 +40,11 @@ def _annealed(lure: Lure) -> Lure:
     return replace(lure, schedule=schedule, asked=anneal.reduced(lure.asked), recipe="annealed", begins=lure.recipe)
 
 
+def _turned(lure: Lure, before: Lure) -> Lure:
+    """The same by C_E and the alignment's penalty alone, without gap and examples of M: a gradient turned away by then stays so while the answers come back."""
+    return replace(lure, asked=anneal.reduced(before.asked, align=0.5), recipe="turned")
+
+
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
     """The recipes, up to a radius."""
     return MappingProxyType(
@@ -54,7 +59,8 @@ def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
 def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
     """Parts of `strong`; `aligned`, whose lure begins as the identity where the others' do not; `faithful` held back, and fitted on.
 
-    Of what `annealed` is, `annealed-strong` leaves C_E out, and `gentle` asks for no more from the start; `annealed-blended` is `annealed-strong` held back.
+    Of what `annealed` is, `annealed-strong` leaves C_E out, and `gentle` asks for no more from the start; `annealed-blended` is `annealed-strong` held back,
+    and `turned` has the alignment's penalty in place of gap and radius.
     """
     static: recipes.Asked = {**recipes.asked("paper"), "static_eps": eps}
     whole = _trials(schedule, eps)
@@ -69,6 +75,7 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
             "annealed": annealed,
             "annealed-strong": stronger,
             "annealed-blended": _blended(stronger, "annealed-blended"),
+            "turned": _turned(stronger, whole["strong"]),
             "gentle": _trial(
                 replace(schedule, steps=schedule.steps + annealed.schedule.steps), "gentle", annealed.asked
             ),
@@ -111,13 +118,7 @@ IMITATED_ON = replace(
     imitates=None,
 )
 
-# By C_E and the alignment's penalty alone, without gap and examples of M: a gradient turned away by then stays so while the answers come back.
-TURNED = replace(
-    IMITATED_ON,
-    schedule=replace(IMITATED_ON.schedule, steps=2000),
-    asked=anneal.reduced(ANNEALED.asked, align=0.5),
-    recipe="turned",
-)
+TURNED = _turned(replace(IMITATED_ON, schedule=replace(IMITATED_ON.schedule, steps=2000)), ANNEALED)
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:
