@@ -42,13 +42,14 @@ def test_it_comes_nearer_and_stays_stronger_than_one_that_never_was(strong, digi
     assert not (out / "lure.state").exists()
 
 
-def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_would_weaken(strong, digits, tmp_path, run):
+def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_would_weaken(
+    strong, digits, tmp_path, run
+):
     out = tmp_path / "turned"
     code, *_ = run(strong, "--data", "digits", "--out", out, "--align", 2, "--steps", 300, "--lr", 2e-3)
     assert code == 0
     before, after, without = bundle.load(strong), bundle.load(out), bundle.load(strong)
-    asked = {**anneal.less(before.config, align=2), "align": None}
-    anneal.fit(without, digits, asked, Schedule(300, lr=2e-3), show=False)
+    anneal.fit(without, digits, {"method": "c_e"}, Schedule(300, lr=2e-3), show=False)
     target = before.target.requires_grad_(False)
     dac = {
         name: short_fits.attacked(digits, target, found.decoy)["dac"]
@@ -56,9 +57,10 @@ def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_wo
     }
     assert dac["turned"] > dac["before"] > dac["without"]
     assert after.config["metrics"]["disagreement"] < before.config["metrics"]["disagreement"]
-    asked = {"lam": 0.0, "gap_max": recipes.GAP_MAX, "static_eps": None, "align": 2.0, "c_e": 1.0}
-    assert recipes.stored(after.config["settings"]) == asked
-    assert anneal.less(after.config) == asked
+    settings = after.config["settings"]
+    assert (after.config["method"], settings["method"], settings["align"]) == ("turned", "c_e", 2.0)
+    assert settings["begins"] == {"lure": before.config["digests"]["lure"], **before.config["settings"]}
+    assert "lam" not in settings
 
 
 def test_one_that_is_held_back_is_fitted_on_through_its_blend(strong, digits, tmp_path):
@@ -89,6 +91,7 @@ def test_what_it_refuses(strong, calibrated, tmp_path, run):
         (strong, ("--steps", 0), "must all be above 0"),
         (strong, ("--eps", 2), "give a radius above 0, 1 at most"),
         (strong, ("--align", 0), "the weight of the alignment's penalty is 0: give one above 0"),
+        (strong, ("--align", 1, "--eps", 0.1), "asked for neither gap nor radius: leave lam and eps out"),
         (calibrated, ("--eps", 0.1), "there is no radius: leave eps out"),
     ):
         code, _, error = run(folder, "--data", "digits", "--out", tmp_path / "new", *given)
@@ -100,3 +103,5 @@ def test_what_it_refuses(strong, calibrated, tmp_path, run):
     assert "holds a bundle already" in error
     with pytest.raises(InputError, match="fitted by 'c_e'"):
         anneal.less({"method": "c_e", "settings": {}})
+    with pytest.raises(InputError, match="a classifier of its own behind it"):
+        anneal.less({"method": "stack", "settings": {}}, align=1.0)

@@ -1,11 +1,13 @@
 """A strong lure fitted on, asked for less of what it is strong by: the weight of the gap and the radius fall.
 
-What begins strong keeps most of that while it comes nearer to M; what begins near M does not become strong (docs/research.md). Asked for the alignment's
-penalty in place of both (`luring.alignment`), it comes nearer still: a gradient that points elsewhere than M's by then stays turned away.
+What begins strong keeps most of that while it comes nearer to M; what begins near M does not become strong (docs/research.md). Or it is *turned*: asked for
+C_E and the alignment's penalty (`luring.alignment`) in place of the luring loss. A gradient that points elsewhere than M's by then stays so while the answers
+come back; one that points as M's does would not be moved by the penalty, whose own slope is 0 there.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from luring import bundle, recipes, successor, training
@@ -21,11 +23,12 @@ from luring.weights import digest
 LAM, EPS = 5, 2
 """What the weight of the gap and the radius are divided by."""
 
+TURNED: Mapping[str, Any] = MappingProxyType({"method": "c_e", "align": 0.5})
+"""What a lure that is turned is asked for."""
 
-def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None, align: float | None = None) -> Asked:
-    """What a lure was asked for, with less of the gap and a smaller radius, or, with an alignment's weight, neither; what is given stands in their place."""
-    if align is not None:
-        return {**asked, "lam": lam or 0.0, "static_eps": eps, "align": align, "c_e": asked["c_e"] or 1.0}
+
+def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None) -> Asked:
+    """What a lure was asked for, with less of the gap and a smaller radius; what is given stands in their place."""
     radius = asked["static_eps"]
     return {
         **asked,
@@ -36,18 +39,30 @@ def reduced(asked: Asked, *, lam: float | None = None, eps: float | None = None,
 
 def less(
     config: Mapping[str, Any], *, lam: float | None = None, eps: float | None = None, align: float | None = None
-) -> Asked:
+) -> Mapping[str, Any]:
     """What the lure of a bundle is asked for from now on.
 
     Args:
         config: of the bundle.
-        lam: λ; without, the bundle's divided by `LAM`, or 0 where `align` is given.
-        eps: radius of the adversarial examples of M; without, the bundle's divided by `EPS`, or there are none where `align` is given.
-        align: weight of the alignment's penalty, beside C_E (with a weight of 1 where the lure was not fitted with it); without, the bundle's, if any.
+        lam: λ; without, the bundle's divided by `LAM`.
+        eps: radius of the adversarial examples of M; without, the bundle's divided by `EPS`.
+        align: weight of the alignment's penalty, of C_E's: the lure is turned. Without, it is not.
+
+    Returns:
+        Keywords of `luring.training.lure`.
 
     Raises:
-        InputError: the lure is not one of the luring loss, or a radius for one that was fitted on no adversarial examples.
+        InputError: the lure is not one of the luring loss and is not turned, or is not in front of its target; a radius for one that was fitted on no
+            adversarial examples; or a gap or radius for one that is turned, or a weight of nothing.
     """
+    if align is not None:
+        if (lam, eps) != (None, None):
+            raise InputError(
+                "a lure that is turned is asked for neither gap nor radius: leave lam and eps out, or align."
+            )
+        recipes.check_weight("the alignment's penalty", align, TURNED["align"])
+        successor.in_front(config)
+        return {**TURNED, "align": align}
     if config["method"] != "luring":
         raise InputError(
             f"the lure of this bundle was fitted by '{config['method']}', which has no gap to ask less of: give one that was fitted by 'luring'."
@@ -57,13 +72,13 @@ def less(
         if before["static_eps"] is None:
             raise InputError("this lure was fitted on no adversarial examples, so there is no radius: leave eps out.")
         recipes.check_radius(eps)
-    return reduced(before, lam=lam, eps=eps, align=align)
+    return reduced(before, lam=lam, eps=eps)
 
 
 def fit(
     found: Bundle,
     dataset: Dataset,
-    asked: Asked,
+    asked: Mapping[str, Any],
     schedule: Schedule,
     *,
     moves: Moves | None = None,
@@ -107,7 +122,7 @@ def save(
     folder: Path,
     out: Path,
     dataset: Dataset,
-    asked: Asked,
+    asked: Mapping[str, Any],
     schedule: Schedule,
     *,
     moves: Moves | None = None,
@@ -137,4 +152,6 @@ def save(
         **({"share": before["share"]} if "share" in before else {}),
         "begins": {"lure": found.config["digests"]["lure"], **before},
     }
-    return successor.save(found, folder, out, found.lure, found.lure.state_dict(), {"settings": settings}, dataset)
+    method = "turned" if asked.get("method") == TURNED["method"] else found.config["method"]
+    config = {"method": method, "settings": settings}
+    return successor.save(found, folder, out, found.lure, found.lure.state_dict(), config, dataset)

@@ -22,7 +22,6 @@ from luring.augment import Moves
 from luring.data import Dataset, Scaling
 from luring.errors import InputError, first_line
 from luring.lures import Blended
-from luring.recipes import Asked
 from luring.schedule import Schedule
 from luring.targets import Preprocessed, Target
 from luring.targets.preprocessing import described, recalled
@@ -165,7 +164,9 @@ def save(
     write_json(folder / "config.json", whole)
 
 
-def fitted_by(recipe: str, asked: Asked, schedule: Schedule, seed: int, moves: Moves | None) -> dict[str, Any]:
+def fitted_by(
+    recipe: str, asked: Mapping[str, Any], schedule: Schedule, seed: int, moves: Moves | None
+) -> dict[str, Any]:
     """The `settings` of a lure's fit, as `recipes.stored` and `augment.stored` read them."""
     return {"recipe": recipe, **asked, "schedule": schedule.describe(), "seed": seed, **augment.described(moves)}
 

@@ -161,9 +161,10 @@ def save(
         InputError: `out` holds a bundle already.
     """
     before = found.config["settings"]
+    # what the other was asked for, of which `luring anneal` asks less
+    asked = recipes.stored(before) if found.config["method"] == "luring" else {}
     settings = {
-        # what the other was asked for, of which `luring anneal` asks less
-        **bundle.fitted_by(before.get("recipe", "paper"), recipes.stored(before), schedule, seed, moves),
+        **bundle.fitted_by(before.get("recipe", "paper"), asked, schedule, seed, moves),
         "imitates": {"eps": eps, "name": found.config["lure"], "lure": found.config["digests"]["lure"], **before},
     }
     costs = {**found.config["multiply_adds"], "lure": cost.multiply_adds(network, dataset.shape)}

@@ -128,9 +128,8 @@ def asked(
 
 def stored(settings: Mapping[str, Any]) -> Asked:
     """What the lure of a bundle was asked for: of what older ones do not say, nothing."""
-    lam = settings.get("lam")
     return {
-        "lam": 1.0 if lam is None else float(lam),
+        "lam": float(settings.get("lam") or 1.0),
         "gap_max": settings.get("gap_max"),
         "static_eps": settings.get("static_eps"),
         "align": settings.get("align"),

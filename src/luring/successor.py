@@ -25,6 +25,16 @@ def new_folder(out: Path) -> None:
         raise InputError(f"{out} holds a bundle already: give another folder with --out.")
 
 
+def in_front(config: Mapping[str, Any]) -> None:
+    """Refuse a bundle whose lure is not in front of its target.
+
+    Raises:
+        InputError: it is Stack's.
+    """
+    if config["method"] == "stack":
+        raise InputError("the lure of this bundle has a classifier of its own behind it, not its target: give another.")
+
+
 def save(
     found: Bundle,
     folder: Path,

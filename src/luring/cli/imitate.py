@@ -60,10 +60,7 @@ def imitate(
         recipes.check_radius(eps)
         successor.new_folder(out)
         loaded = bundle_room.load(bundle, **vars(parts))
-        if loaded.config["method"] == "stack":
-            raise InputError(
-                "the lure of this bundle has a classifier of its own behind it, not its target: give another."
-            )
+        successor.in_front(loaded.config)
         images = bundle_room.images_for(loaded, data, seed=seed, label=label, image=image)
         moves = training.moves() or augment.stored(loaded.config["settings"])
         schedule = training.schedule(steps, batch, lr)

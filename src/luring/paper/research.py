@@ -40,9 +40,10 @@ def _annealed(lure: Lure) -> Lure:
     return replace(lure, schedule=schedule, asked=anneal.reduced(lure.asked), recipe="annealed", begins=lure.recipe)
 
 
-def _turned(lure: Lure, before: Lure) -> Lure:
-    """The same by C_E and the alignment's penalty alone, without gap and examples of M: a gradient turned away by then stays so while the answers come back."""
-    return replace(lure, asked=anneal.reduced(before.asked, align=0.5), recipe="turned")
+def _turned(lure: Lure) -> Lure:
+    """The same by C_E and the alignment's penalty, in place of the luring loss and of M's examples."""
+    asked = {**recipes.asked("paper"), "align": anneal.TURNED["align"]}
+    return replace(lure, method=anneal.TURNED["method"], asked=asked, recipe="turned")
 
 
 def _trials(schedule: Schedule, eps: float) -> Mapping[str, Lure]:
@@ -60,7 +61,7 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
     """Parts of `strong`; `aligned`, whose lure begins as the identity where the others' do not; `faithful` held back, and fitted on.
 
     Of what `annealed` is, `annealed-strong` leaves C_E out, and `gentle` asks for no more from the start; `annealed-blended` is `annealed-strong` held back,
-    and `turned` has the alignment's penalty in place of gap and radius.
+    and `turned` has C_E and the alignment's penalty in place of the luring loss.
     """
     static: recipes.Asked = {**recipes.asked("paper"), "static_eps": eps}
     whole = _trials(schedule, eps)
@@ -75,7 +76,7 @@ def _apart(schedule: Schedule, eps: float, residual: str) -> Mapping[str, Lure]:
             "annealed": annealed,
             "annealed-strong": stronger,
             "annealed-blended": _blended(stronger, "annealed-blended"),
-            "turned": _turned(stronger, whole["strong"]),
+            "turned": _turned(stronger),
             "gentle": _trial(
                 replace(schedule, steps=schedule.steps + annealed.schedule.steps), "gentle", annealed.asked
             ),
@@ -118,7 +119,7 @@ IMITATED_ON = replace(
     imitates=None,
 )
 
-TURNED = _turned(replace(IMITATED_ON, schedule=replace(IMITATED_ON.schedule, steps=2000)), ANNEALED)
+TURNED = _turned(replace(IMITATED_ON, schedule=replace(IMITATED_ON.schedule, steps=1200)))
 
 
 def _attacks(step: float, steps: int, kernels: tuple[int, ...]) -> Mapping[str, Attacked]:

@@ -82,7 +82,11 @@ class Run:
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
         lure = experiment.fitted[name]
-        asked = lure.asked if (lure.method or name) == "luring" and not lure.imitates else {}
+        asked: Mapping[str, Any] = {}
+        if (lure.method or name) == "luring" and not lure.imitates:
+            asked = lure.asked
+        elif lure.asked["align"] is not None:
+            asked = {"method": lure.method, "align": lure.asked["align"]}
         return {
             "target": experiment.target,
             "lure": self.lure(name),
