@@ -46,7 +46,7 @@ def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_wo
     strong, digits, tmp_path, run
 ):
     out = tmp_path / "turned"
-    code, *_ = run(strong, "--data", "digits", "--out", out, "--align", 2, "--steps", 300, "--lr", 2e-3)
+    code, *_ = run(strong, "--data", "digits", "--out", out, "--align", 0.5, "--steps", 300, "--lr", 2e-3)
     assert code == 0
     before, after, without = bundle.load(strong), bundle.load(out), bundle.load(strong)
     anneal.fit(without, digits, {"method": "c_e"}, Schedule(300, lr=2e-3), show=False)
@@ -55,10 +55,11 @@ def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_wo
         name: short_fits.attacked(digits, target, found.decoy)["dac"]
         for name, found in (("before", before), ("turned", after), ("without", without))
     }
+    print(dac, before.config["metrics"], after.config["metrics"])
     assert dac["turned"] > dac["before"] > dac["without"]
     assert after.config["metrics"]["disagreement"] < before.config["metrics"]["disagreement"]
     settings = after.config["settings"]
-    assert (after.config["method"], settings["method"], settings["align"]) == ("turned", "c_e", 2.0)
+    assert (after.config["method"], settings["method"], settings["align"]) == ("turned", "c_e", 0.5)
     assert settings["begins"] == {"lure": before.config["digests"]["lure"], **before.config["settings"]}
     assert "lam" not in settings
 
