@@ -55,7 +55,6 @@ def test_turned_away_it_comes_nearer_and_grows_stronger_where_by_c_e_alone_it_wo
         name: short_fits.attacked(digits, target, found.decoy)["dac"]
         for name, found in (("before", before), ("turned", after), ("without", without))
     }
-    print(dac, before.config["metrics"], after.config["metrics"])
     assert dac["turned"] > dac["before"] > dac["without"]
     assert after.config["metrics"]["disagreement"] < before.config["metrics"]["disagreement"]
     settings = after.config["settings"]

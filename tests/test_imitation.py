@@ -109,6 +109,15 @@ def test_a_lure_held_back_is_imitated_as_it_is_held(found, digits):
     assert apart[0] < apart[1] / 2
 
 
+def test_of_a_lure_that_was_not_fitted_by_the_luring_loss_it_says_no_weight_of_a_gap(found, strong, digits, tmp_path):
+    network, before = fresh(digits), found.config
+    turned = {**before, "method": "turned", "settings": {"method": "c_e", "align": 0.5}}
+    other = bundle.Bundle(**{**vars(found), "config": turned})
+    new = imitation.save(other, strong, tmp_path / "new", digits, network, "residual-4-2", Schedule(1), eps=0.1)
+    assert "lam" not in new["settings"]
+    assert (new["method"], new["settings"]["imitates"]["align"]) == ("turned", 0.5)
+
+
 def test_what_it_refuses(strong, calibrated, tmp_path, run):
     for given, said in (
         (("--eps", 0.1, "--steps", 0), "must all be above 0"),

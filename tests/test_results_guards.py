@@ -24,11 +24,13 @@ RESULTS = Path(__file__).parents[1] / "results"
         ("mnist-strong-audit", "quick", 2, [0, 0, 0.2375, 0.2875, 1, 0]),
         ("mnist-annealed-audit", "quick", 0, [0, 0, 0.2, 0.125, 1, 0]),
         ("cifar10-audit", "quick", 0, [0.4875, 0.1, 0.3375, 0.7375, 1, 0.1]),
+        ("cifar10-turned-audit", "quick", 0, [0, 0.1, 0.1875, 0.675, 1, 0.1]),
     ],
 )
 def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):
+    audited = "turned" if folder == "cifar10-turned-audit" else "luring"
     found = rows.select(
-        rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture="luring", scale=scale, seed=seed
+        rows.read(RESULTS / folder / "rows.jsonl"), kind="audit", architecture=audited, scale=scale, seed=seed
     )
     fooled = [float((worst(found, (rung,), "score") == FOOLED).mean()) for rung in (1, 2, 3, 4, 5, 6)]
     assert fooled == pytest.approx(past, abs=0.005)
@@ -42,6 +44,7 @@ def test_what_each_adversary_gets_past_the_score(folder, scale, seed, past):
         "mnist-strong-audit",
         "mnist-annealed-audit",
         "cifar10-audit",
+        "cifar10-turned-audit",
         "digits-audit",
     ],
 )
