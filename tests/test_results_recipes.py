@@ -64,6 +64,7 @@ def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_paper
         "annealed-strong",
         "annealed-blended",
         "gentle",
+        "turned",
     }
 
 
@@ -71,7 +72,14 @@ def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_t
     lines = [line for line in tables.transfer(LATER) if line.attack in trials.TABLE]
     dac = {name: statistics.fmean(line.cells[name]["dac"].mean for line in lines) for name in lines[0].cells}
     first = {"luring": 0.64, "strong": 0.93, "faithful": 0.87}
-    after = {"blended": 0.75, "annealed": 0.85, "annealed-strong": 0.93, "annealed-blended": 0.87, "gentle": 0.85}
+    after = {
+        "blended": 0.75,
+        "annealed": 0.85,
+        "annealed-strong": 0.93,
+        "annealed-blended": 0.87,
+        "gentle": 0.85,
+        "turned": 0.92,
+    }
     assert {name: round(mean, 2) for name, mean in dac.items()} == first | after
     (worst,) = (line.cells for line in tables.worst(LATER) if line.eps == 0.5)
     assert [round(worst[name]["dac"].mean, 2) for name in ("faithful", "strong", "luring")] == [0.20, 0.49, 0.02]
@@ -160,6 +168,20 @@ def test_mnist_fitted_on_and_held_back_reaches_the_goals_at_each_radius():
     assert sum(gain > 0 for gain in ahead) == 21
     assert statistics.fmean(ahead) == pytest.approx(0.021, abs=0.001)
     assert min(ahead) == pytest.approx(-0.127, abs=0.001)
+
+
+def test_mnist_turning_a_strong_lure_away_costs_accuracy_and_brings_no_strength():
+    lines = tables.transfer(LATER)
+    assert min(above(line, "turned") for line in lines) > 0
+    lost, differ = cost(LATER), apart(LATER)
+    assert [round(lost[name], 3) for name in ("turned", "strong", "annealed-strong")] == [0.009, 0.005, 0.004]
+    ratios = {name: round(differ[name] / differ["luring"], 2) for name in ("turned", "strong", "annealed-strong")}
+    assert ratios == {"turned": 0.76, "strong": 0.61, "annealed-strong": 0.54}
+    left = [round(line.cells["turned"]["dac"].mean, 2) for line in tables.worst(LATER)]
+    assert left == [0.92, 0.66, 0.41]
+    followed = [line for line in lines if line.attack in FOLLOWED]
+    hardest = max(followed, key=lambda line: line.cells["turned"]["ac_mop"].mean)
+    assert (hardest.attack, round(hardest.cells["turned"]["ac_mop"].mean, 2)) == ("pgn", 0.03)
 
 
 def test_mnist_beginning_strong_pays():
@@ -289,5 +311,8 @@ def test_cifar10_a_lure_that_is_turned_away_reaches_the_goals_on_its_seed():
         "imitated": 29,
         "imitated-annealed": 16,
     }
+    on = ahead["imitated-annealed"]
+    assert [sum(gain > 0 for (_, at), gain in on.items() if at == eps) for eps in (0.02, 0.03, 0.04)] == [2, 5, 9]
+    assert max(gain for (attack, _), gain in on.items() if attack == "pgd") < 0
     assert min(ahead["imitated"], key=lambda cell: ahead["imitated"][cell]) == ("mim-ti", 0.02)
     assert min(ahead["imitated"].values()) == pytest.approx(-0.035, abs=0.001)
