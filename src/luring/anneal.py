@@ -65,7 +65,7 @@ def less(
         return {**TURNED, "align": align}
     if config["method"] != "luring":
         raise InputError(
-            f"the lure of this bundle was fitted by '{config['method']}', which has no gap to ask less of: give one that was fitted by 'luring'."
+            f"the lure of this bundle was fitted by '{config['method']}', which has no gap to ask less of: give one that was fitted by 'luring', or align, which asks for none."
         )
     before = recipes.stored(config["settings"])
     if eps is not None:
