@@ -138,6 +138,7 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
                 "refitted",
                 "imitated",
                 "imitated-annealed",
+                "turned",
             },
         ),
     ],
