@@ -7,7 +7,7 @@ import pytest
 
 from luring import cost as cost_of
 from luring import networks, rows
-from luring.paper import tables, trials
+from luring.paper import tables
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -16,7 +16,7 @@ RECIPES = rows.read(RESULTS / "research-mnist/rows.jsonl")
 LATER = [row for row in RECIPES if row["seed"] >= 3]
 """Of the seeds that `faithful` and what comes of it have."""
 FOLLOWED = ("pgd", "apgd", "mim", "dim", "vmi", "pgn")
-TABLE_2 = [line for line in tables.transfer(RECIPES) if line.attack in trials.TABLE]
+TABLE_2 = [line for line in tables.transfer(RECIPES) if line.attack in tables.TABLE_2]
 
 
 def above(line, recipe):
@@ -69,7 +69,7 @@ def test_mnist_the_strong_recipe_hides_no_gradient_and_costs_less_than_the_paper
 
 
 def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_through():
-    lines = [line for line in tables.transfer(LATER) if line.attack in trials.TABLE]
+    lines = [line for line in tables.transfer(LATER) if line.attack in tables.TABLE_2]
     dac = {name: statistics.fmean(line.cells[name]["dac"].mean for line in lines) for name in lines[0].cells}
     first = {"luring": 0.64, "strong": 0.93, "faithful": 0.87}
     after = {
@@ -92,7 +92,7 @@ def test_mnist_asking_for_all_that_m_answers_refuses_little_less_and_lets_more_t
 def test_mnist_faithful_held_back_refuses_half_and_lets_less_through_but_for_who_has_all_attacks_at_the_largest_eps():
     lines = tables.transfer(LATER)
     gains = {(line.attack, line.eps): above(line, "blended") for line in lines}
-    of_table = [gain for (attack, _), gain in gains.items() if attack in trials.TABLE]
+    of_table = [gain for (attack, _), gain in gains.items() if attack in tables.TABLE_2]
     assert len(of_table) == 15
     assert statistics.fmean(of_table) == pytest.approx(0.109, abs=0.001)
     assert gains["dim-ti", 0.5] == pytest.approx(0.272, abs=0.001)
@@ -109,7 +109,7 @@ def test_mnist_faithful_held_back_refuses_half_and_lets_less_through_but_for_who
 def test_mnist_faithful_fitted_on_reaches_the_goals():
     lines = tables.transfer(LATER)
     gains = {(line.attack, line.eps): above(line, "annealed") for line in lines}
-    of_table = [gain for (attack, _), gain in gains.items() if attack in trials.TABLE]
+    of_table = [gain for (attack, _), gain in gains.items() if attack in tables.TABLE_2]
     assert statistics.fmean(of_table) == pytest.approx(0.209, abs=0.001)
     assert gains["dim-ti", 0.5] == pytest.approx(0.297, abs=0.001)
     assert len(gains) == 33
@@ -132,7 +132,7 @@ def test_mnist_fitting_on_takes_little_strength_and_c_e_refuses_less():
     assert min(above(line, "annealed-strong") for line in lines) == pytest.approx(0.05, abs=0.001)
     worst = [line.cells["annealed-strong"]["dac"].mean for line in tables.worst(LATER)]
     assert [round(dac, 2) for dac in worst] == [0.92, 0.67, 0.45]
-    of_table = [line.cells for line in lines if line.attack in trials.TABLE]
+    of_table = [line.cells for line in lines if line.attack in tables.TABLE_2]
     means = [statistics.fmean(cells[name]["dac"].mean for cells in of_table) for name in ("annealed-strong", "strong")]
     assert [round(mean, 2) for mean in means] == [0.93, 0.93]
     differ = apart(LATER)
@@ -143,7 +143,7 @@ def test_mnist_fitting_on_takes_little_strength_and_c_e_refuses_less():
 def test_mnist_fitted_on_and_held_back_reaches_the_goals_at_each_radius():
     lines = tables.transfer(LATER)
     gains = {(line.attack, line.eps): above(line, "annealed-blended") for line in lines}
-    of_table = [gain for (attack, _), gain in gains.items() if attack in trials.TABLE]
+    of_table = [gain for (attack, _), gain in gains.items() if attack in tables.TABLE_2]
     assert statistics.fmean(of_table) == pytest.approx(0.232, abs=0.001)
     assert gains["dim-ti", 0.5] == pytest.approx(0.41, abs=0.001)
     assert len(gains) == 33
@@ -227,7 +227,7 @@ def test_cifar10_the_strong_recipe_hides_no_gradient():
 def test_cifar10_further_trials_hide_no_gradient_and_reach_the_goals_for_strength_alone():
     found = rows.read(RESULTS / "research-cifar10/rows.jsonl")
     lines = tables.transfer(found)
-    table = [line for line in lines if line.attack in trials.TABLE]
+    table = [line for line in lines if line.attack in tables.TABLE_2]
     followed = [line for line in lines if line.attack in FOLLOWED]
     differ = apart(found)
     said = {"faithful": (0.63, 0.65, 1.10), "annealed": (0.53, 0.54, 0.96), "blended": (0.26, 0.27, 0.83)}

@@ -23,6 +23,9 @@ WORST, WORST_PAPER = "worst", "worst-paper"
 PAPERS = ("fgsm", "pgd", "mim", "miml2", "dim", "mim-ti", "dim-ti")
 """The paper's attacks whose transfers are shown; the others stand behind them."""
 
+TABLE_2 = ("fgsm", "mim", "dim", "mim-ti", "dim-ti")
+"""Attacks of the paper's Tables 2 to 4."""
+
 FIVE = ("minimum", "lower quartile", "median", "upper quartile", "maximum")
 """What the five numbers of `l0` are."""
 

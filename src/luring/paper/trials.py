@@ -1,15 +1,12 @@
-"""Trials of recipes as one line each, from rows alone."""
+"""Trials of recipes as one line each, and beside the paper's recipe, from rows alone."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
-from luring.paper import tables, words
+from luring.paper import gains, tables, words
 from luring.paper.printed import as_table
 from luring.paper.words import number
 from luring.rows import Row
-
-TABLE = ("fgsm", "mim", "dim", "mim-ti", "dim-ti")
-"""Attacks of the paper's Table 2."""
 
 HEAD = (
     "Recipe",
@@ -31,7 +28,7 @@ NOTE = (
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table of each data set, its recipes compared."""
+    """Two tables of each data set: its recipes, and what each adds to the paper's."""
     parts: list[str] = []
     for section in tables.sections(rows):
         accuracy = {line.architecture: line for line in tables.accuracy(section)}
@@ -40,7 +37,7 @@ def markdown(rows: Sequence[Row]) -> str:
         body: list[list[str]] = []
         for name in tables.architectures(lines):
             cells = {(line.attack, line.eps): line.cells[name] for line in [*lines, *worst] if name in line.cells}
-            of_table = [cell for (attack, _), cell in cells.items() if attack in TABLE]
+            of_table = [cell for (attack, _), cell in cells.items() if attack in tables.TABLE_2]
             strongest = min(
                 cell["ac_mop"].mean
                 for (attack, eps), cell in cells.items()
@@ -64,4 +61,6 @@ def markdown(rows: Sequence[Row]) -> str:
             as_table(list(HEAD), body, names=1),
             f"{tables.seeds(lines)} {NOTE}",
         ]
+        if beside := gains.markdown(section):
+            parts.append(beside)
     return "\n\n".join(parts) + "\n"
