@@ -1,4 +1,4 @@
-"""The tables of benchmarks in docs (attacks, training, serving, export) and results/README.md, drawn from stored rows: `python benchmarks/table.py`."""
+"""The tables of benchmarks in docs (attacks, training, research, serving, export) and results/README.md, drawn from stored rows: `python benchmarks/table.py`."""
 
 from pathlib import Path
 
@@ -74,6 +74,20 @@ def fitting(found: list[Row]) -> str:
         for row in rows.select(found, kind="endurance")
     ]
     return "\n".join([*lines, "", *long])
+
+
+def step_costs(found: list[Row]) -> str:
+    """The table of docs/research.md: a step of each recipe beside one of the paper's."""
+    costs = rows.select(found, kind="step_cost")
+    measured = list(dict.fromkeys(row["dataset"] for row in costs))
+    lines: list[list[str]] = []
+    for name in dict.fromkeys(row["architecture"] for row in costs):
+        cells = {row["dataset"]: row for row in rows.select(costs, architecture=name)}
+        spans = [(cells[dataset]["of_paper"], *cells[dataset]["of_paper_range"]) for dataset in measured]
+        lines.append([f"`{name}`", *(f"{median:.1f} ({low:.1f} to {high:.1f})" for median, low, high in spans)])
+    used = {row["dataset"]: row["settings"] for row in costs}
+    head = [f"{used[dataset]['target']}, {used[dataset]['lure']}" for dataset in measured]
+    return as_table(["recipe", *head], lines, names=1)
 
 
 def serving(found: list[Row]) -> str:
@@ -172,6 +186,7 @@ if __name__ == "__main__":
     every = (
         markdown(stored),
         fitting(stored),
+        step_costs(stored),
         serving(stored),
         exported(stored),
         classifiers(root / "results/classifiers"),

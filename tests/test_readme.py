@@ -53,6 +53,7 @@ def test_the_audits_tables_are_drawn_from_the_stored_rows():
     [
         ("markdown", "attacks", "benchmark"),
         ("fitting", "training", "fitting"),
+        ("step_costs", "research", "steps"),
         ("serving", "serving", "serving"),
         ("exported", "export", "exported"),
     ],
