@@ -78,7 +78,7 @@ def fitting(found: list[Row]) -> str:
 
 def step_costs(found: list[Row]) -> str:
     """The table of docs/research.md: a step of each recipe beside one of the paper's."""
-    costs = rows.select(found, kind="step_cost")
+    costs = [row for row in rows.select(found, kind="step_cost") if row["architecture"] != "paper"]
     measured = list(dict.fromkeys(row["dataset"] for row in costs))
     lines: list[list[str]] = []
     for name in dict.fromkeys(row["architecture"] for row in costs):

@@ -39,7 +39,8 @@ def anneal(
         lam: weight of the luring loss's gap; a fifth of the bundle's where it is not given.
         eps: the largest perturbation it is fitted against, images in [0, 1]; half of the bundle's where it is not given.
         align: in place of gap and perturbation, the weight of a penalty on the decoy's gradient where it points as the target's does, beside all that the
-            target answers: 0.5, say. A lure that is turned away already stays so, and comes nearest to its target; a step takes twice as long.
+            target answers: 0.5, say. A lure that is turned away already stays so, and comes nearest to its target; a step takes three times as long as one of
+            the recipe paper.
         steps: batches.
         batch: images a step.
         lr: highest learning rate (Adam; up over a tenth of the steps, then down along a cosine): well under that of the fit.

@@ -62,7 +62,7 @@ def fit(
         lure_share: of the target's multiply-adds that the lure auto may cost.
         method: luring (the paper's loss), luring_alt (its L'), or a baseline: c_e, auto, stack.
         recipe: paper; strong: far less of what fools the decoy fools the target; faithful: nearly as strong, and nearer to the target; or aligned,
-            which turns the decoy's gradient away as well and takes three times as long (docs/research.md).
+            which turns the decoy's gradient away as well and takes three to four times as long as paper (docs/research.md).
         eps: of the recipes strong, faithful and aligned: the largest perturbation it is fitted against, images in [0, 1]; 0.1 where it is not given.
         lam: weight of the luring loss's gap, where it is not the recipe's own: 1, of faithful 0.1.
         gap_max: bound on that gap in logits, where it is not the recipe's own: none, of all but paper 15.
