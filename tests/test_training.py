@@ -99,7 +99,9 @@ def test_progress_tells_loss_accuracy_agreement_rate_and_time_left(monkeypatch, 
     # Before the first step its labels and runners-up, of the validation images and of the others, some at a time.
     reached = [(min(done, n), n) for n in (30, len(IMAGES)) for done in range(25, n + 25, 25)]
     assert asked == [f"asking M: {done} of {n}, 0 s left" for done, n in reached]
+    *lines, last = lines
     assert len(lines) == 12
+    assert last.startswith("fit luring learnt nothing")  # 12 steps are few
     # The labels given are the target's own: accuracy and agreement are the same number.
     told = r"fit luring: 12 of 12, 0 s left, loss -?\d+\.\d{3}, validation accuracy (\d\.\d{4}), agreement (\d\.\d{4}), \d+ images/s"
     accuracy, agreement = re.fullmatch(told, lines[-1]).groups()
@@ -166,6 +168,31 @@ def test_the_state_that_is_kept_is_the_best_and_its_score_is_told(trained, metho
         decoy = networks.compose(lure, trained)
         agreement = (answers.labels(decoy, IMAGES[:30]) == answers.labels(trained, IMAGES[:30])).float().mean()
         assert fitted.score == pytest.approx(float(agreement))
+
+
+class OneForAll(nn.Module):
+    """Makes one image of all, and can make no other."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Parameter(torch.zeros(IMAGES.shape[1:]))
+
+    def forward(self, images):
+        return self.image.sigmoid().expand_as(images)
+
+
+def test_a_lure_that_makes_the_same_of_all_images_is_said_to_have_learnt_nothing(trained, capsys):
+    _, fitted = fit_lure(OneForAll(), trained, schedule=Schedule(6, 16, lr=0.02), lam=0.3, show=True)
+    wanted = answers.labels(trained, IMAGES[:30])
+    most = int(wanted.bincount().max()) / 30
+    assert fitted.score <= most
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fit luring learnt nothing: its decoy agrees with the target on {fitted.score:.3f} of the validation images, one answer to all would on "
+        f"{most:.3f}; the lure still makes nearly the same of all images. Fit again with more steps, or a larger λ than 0.3."
+    )
+    _, learnt = fit_lure(None, trained, schedule=Schedule(60, 16, 1e-2), show=True)
+    assert learnt.score > most + 0.2
+    assert "learnt nothing" not in capsys.readouterr().err
 
 
 def test_the_best_is_kept_where_later_states_are_worse_and_it_is_said(trained, monkeypatch, capsys):

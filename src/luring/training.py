@@ -18,6 +18,7 @@ from luring.loop import Fitted, Log
 from luring.metrics import accuracy
 from luring.networks import check_lure
 from luring.processes import Processes
+from luring.progress import remark
 from luring.schedule import Schedule
 
 __all__ = ["Fitted", "Log", "Method", "Schedule", "classifier", "lure"]
@@ -27,6 +28,9 @@ Method: TypeAlias = Literal["luring", "luring_alt", "c_e", "auto"]
 
 LOOKED_AT = 1000
 """Validation images that gradients are compared on."""
+
+LEARNT = 0.1
+"""How far agreement has to come from that of the target's most frequent answer, to 1, where a lure is not said to have learnt nothing."""
 
 
 def classifier(
@@ -260,7 +264,14 @@ def lure(
     settings |= augment.described(moves)
     identity = {"fit": method, **settings, "answers": _digest(first)}
     with frozen(target), layout.turned(target, (train.shape[1], train.shape[2], train.shape[3])):
-        return loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
+        fitted = loop.run(crew, network, loss, score, train, schedule, seed, state, identity, show, log)
+    one = float(wanted.bincount().max()) / len(wanted)
+    if show and crew.main and method == "luring" and align is None and fitted.score - one < LEARNT * (1 - one):
+        remark(
+            f"fit luring learnt nothing: its decoy agrees with the target on {fitted.score:.3f} of the validation images, one answer to all would on {one:.3f}; "
+            f"the lure still makes nearly the same of all images. Fit again with more steps, or a larger λ than {lam:g}."
+        )
+    return fitted
 
 
 def asked(
