@@ -51,30 +51,9 @@ def folder(tmp_path_factory):
 def test_a_precision_is_that_of_every_network():
     changed = SMALL.trained_in("bfloat16")
     assert changed.target_schedule == replace(SMALL.target_schedule, precision="bfloat16")
-    assert set(changed.fitted(0)) == set(SMALL.fitted(0))
-    assert {lure.schedule.precision for lure in changed.fitted(0).values()} == {"bfloat16"}
+    assert set(changed.fitted) == set(SMALL.fitted)
+    assert {lure.schedule.precision for lure in changed.fitted.values()} == {"bfloat16"}
     assert changed.trained_in("float32") == SMALL
-
-
-def test_on_a_seed_a_lure_may_go_on_from_one_that_is_not_compared(tmp_path):
-    lure = SMALL.lures["luring"]
-    again = replace(lure, begins="begun", schedule=replace(SHORT, steps=20))
-    plain = {"apart": {}, "extras": {}, "converged": {}, "pictures": 0, "opposite": False, "eps": (0.1,)}
-    changed = replace(
-        SMALL,
-        lures={"luring": replace(lure, on={1: again})},
-        beginnings={"begun": replace(lure, method="luring")},
-        attacks={"fgsm": Attacked()},
-        effect=(),
-        **plain,
-    )
-    found = {seed: reproduce(changed, tmp_path / str(seed), seed=seed, show=False) for seed in (0, 1)}
-    for seed, of_seed in found.items():
-        assert {row["architecture"] for row in of_seed} == {"base", "luring"}
-        (settings,) = (row["settings"] for row in rows.select(of_seed, kind="accuracy", architecture="luring"))
-        assert (settings.get("begins"), settings["schedule"]["steps"]) == [(None, 60), ("begun", 20)][seed]
-        assert (tmp_path / f"{seed}/models/seed-{seed}/begun.safetensors").exists() == bool(seed)
-    assert changed.trained_in("bfloat16").fitted(1)["luring"].schedule.precision == "bfloat16"
 
 
 def test_a_second_run_adds_nothing(folder):

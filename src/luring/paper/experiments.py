@@ -26,7 +26,6 @@ class Lure:
         share: of its image, where it is fitted and used held back (`luring.lures.Blended`).
         blended: another architecture's name, whose lure it is, and the share of it (`luring.blend`): the schedule and all else is that one's.
         imitates: another architecture's name, whose lure it imitates, and the radius of the examples (`luring.imitation`): nothing else is asked for.
-        on: by seed, how it is fitted there instead.
     """
 
     schedule: Schedule
@@ -39,7 +38,6 @@ class Lure:
     share: float | None = None
     blended: tuple[str, float] | None = None
     imitates: tuple[str, float] | None = None
-    on: Mapping[int, "Lure"] = field(default_factory=dict[int, "Lure"])
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class Experiment:
         target_schedule: how M is trained; `None` where M is given.
         lures: by architecture: `stack`, `auto`, `c_e`, `luring`, in the order in which they are fitted.
         apart: further ones, compared after all others; the images are not chosen by them: each is attacked on those that it classifies correctly.
-        beginnings: ones that others begin as, and that are not compared.
         attacks: by name, in the order of the tables: the paper's.
         extras: further ones, after all of the paper's.
         extras_n: images that they are run on, the first of all.
@@ -93,7 +90,6 @@ class Experiment:
     n: int = 1000
     search_n: int = 100
     apart: Mapping[str, Lure] = field(default_factory=dict[str, Lure])
-    beginnings: Mapping[str, Lure] = field(default_factory=dict[str, Lure])
     extras: Mapping[str, Attacked] = field(default_factory=dict[str, Attacked])
     extras_n: int = 100
     effect: tuple[str, ...] = ("fgsm", "pgd", "mim", "miml2")
@@ -102,20 +98,19 @@ class Experiment:
     moves: Moves | None = None
     opposite: bool = False
 
-    def fitted(self, seed: int) -> Mapping[str, Lure]:
-        """How every architecture but M is fitted on a seed, in their order."""
-        every = {**self.lures, **self.apart, **self.beginnings}
-        return {name: lure.on.get(seed, lure) for name, lure in every.items()}
+    @property
+    def fitted(self) -> Mapping[str, Lure]:
+        """Every architecture but M, in the order in which they are fitted."""
+        return {**self.lures, **self.apart}
 
     def trained_in(self, precision: Precision) -> "Experiment":
         """The same, every network trained in that precision: which is faster, is the processor's affair."""
 
-        def one(lure: Lure) -> Lure:
-            on = {seed: one(other) for seed, other in lure.on.items()}
-            return replace(lure, schedule=replace(lure.schedule, precision=precision), on=on)
-
         def changed(lures: Mapping[str, Lure]) -> Mapping[str, Lure]:
-            return {name: one(lure) for name, lure in lures.items()}
+            return {
+                name: replace(lure, schedule=replace(lure.schedule, precision=precision))
+                for name, lure in lures.items()
+            }
 
         own = self.target_schedule
         return replace(
@@ -123,7 +118,6 @@ class Experiment:
             target_schedule=None if own is None else replace(own, precision=precision),
             lures=changed(self.lures),
             apart=changed(self.apart),
-            beginnings=changed(self.beginnings),
         )
 
 

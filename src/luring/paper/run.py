@@ -15,7 +15,7 @@ from luring.attacks import Attack, preset
 from luring.attacks.chunks import BATCH
 from luring.errors import InputError
 from luring.lures import Blended, whole
-from luring.paper.experiments import Attacked, Experiment
+from luring.paper.experiments import Attacked, Experiment, Lure
 from luring.transfer import Clean
 from luring.weights import half_tensors, halved, write_tensors
 
@@ -28,7 +28,6 @@ class Run:
     ) -> None:
         self.batch = batch
         self.experiment, self.out, self.seed, self.device, self.show = experiment, out, seed, device, show
-        self.fitted = experiment.fitted(seed)
         self.file = out / "rows.jsonl"
         self.rows = rows.read(self.file)
         self.found = {rows.key(row): row for row in self.rows}
@@ -68,21 +67,21 @@ class Run:
 
     def recipe(self, name: str) -> dict[str, str]:
         """What a row of a trial calls how its lure was fitted; nothing elsewhere, and of M."""
-        lure = self.fitted.get(name)
+        lure = self.experiment.fitted.get(name)
         return {"recipe": lure.recipe} if lure is not None and lure.recipe is not None else {}
 
     def lure(self, name: str) -> str:
         """The name of an architecture's lure."""
-        return self.fitted[name].network or self.experiment.lure
+        return self.experiment.fitted[name].network or self.experiment.lure
 
     def training(self, name: str) -> dict[str, Any]:
         """The settings a network was trained with, as its row holds them."""
         experiment = self.experiment
-        moves = augment.described(experiment.moves if name in ("base", "stack") else self.fitted[name].moves)
+        moves = augment.described(experiment.moves if name in ("base", "stack") else experiment.fitted[name].moves)
         if name == "base":
             schedule = experiment.target_schedule
             return {"target": experiment.target, **({"schedule": schedule.describe()} if schedule else {}), **moves}
-        lure = self.fitted[name]
+        lure = experiment.fitted[name]
         asked: Mapping[str, Any] = {}
         if (lure.method or name) == "luring" and not lure.imitates:
             asked = lure.asked
@@ -102,7 +101,7 @@ class Run:
 
     def trained(self, name: str, make: Callable[[], nn.Module], dataset: data.Dataset) -> nn.Module:
         """A classifier trained from labels (M, or Stack's lure and target as one), or its weights from an earlier run."""
-        schedule = self.experiment.target_schedule if name == "base" else self.fitted[name].schedule
+        schedule = self.experiment.target_schedule if name == "base" else self.experiment.fitted[name].schedule
         assert schedule is not None, "an experiment that does not train M is given one"
 
         def train_it(network: nn.Module, state: Path) -> None:
@@ -123,7 +122,7 @@ class Run:
     def decoy(self, name: str, target: nn.Module, dataset: data.Dataset) -> nn.Module:
         """M∘P of an architecture."""
         experiment = self.experiment
-        fitted = self.fitted[name]
+        fitted: Lure = experiment.fitted[name]
         method = fitted.method or name
         if fitted.blended:
             of, share = fitted.blended
