@@ -26,7 +26,7 @@ def reproduce(
     Args:
         experiment: mnist, svhn, cifar10 (need the images: the folder in LURING_DATA, or the hub), toy (the illustration of §3.3, Figures 2 and 3; a minute), or digits.
         scale: paper (mnist: hours on two cores; svhn, cifar10: a GPU), quick (narrower networks, a night on two cores; not to be compared with the paper), research (recipes
-            beside the paper's: mnist, digits), demo (digits' own).
+            beside the paper's: mnist, cifar10, digits), demo (digits' own).
         seed: of everything.
         device: where to compute.
         out: folder for the results; out/EXPERIMENT-SCALE where it is not given.

@@ -61,7 +61,7 @@ def gains(rows: Sequence[Row], recipe: str) -> Gains:
     radii = sorted({eps for _, eps in cells})
     return Gains(
         *plain,
-        hardest=value(("dim-ti", radii[-1])) if radii else value(None),
+        hardest=value(("dim-ti", max(radii, default=nan))),
         together={eps: value((tables.WORST, eps)) for eps in radii},
         cells={key: gain for key, gain in cells.items() if key[0] != tables.WORST},
     )
