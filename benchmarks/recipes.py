@@ -57,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     for dataset, (target_name, lure_name, dear_name, shape) in NETWORKS.items():
         torch.manual_seed(0)
-        target = networks.make_target(target_name, shape, 10).eval()
+        target = networks.make_target(target_name, shape, 10)
         lure, lure_name = networks.make_lure(lure_name, target, shape)
         dear, _ = networks.make_lure(dear_name, target, shape)
         schedule = Schedule(given.steps, given.batch, lr=1e-5, precision=given.precision, validations=1)
@@ -83,8 +83,9 @@ def main() -> None:
                     "imitated": dear_name,
                     "steps": given.steps,
                     "batch": given.batch,
-                }
-                | {"threads": given.threads, "precision": given.precision},
+                    "threads": given.threads,
+                    "precision": given.precision,
+                },
                 "of_paper": statistics.median(of_paper),
                 "of_paper_range": [min(of_paper), max(of_paper)],
                 "seconds": sum(seconds),

@@ -53,7 +53,7 @@ def gains(rows: Sequence[Row], recipe: str) -> Gains:
     found = [{"seed": seed, **_of_seed(select(rows, seed=seed), recipe)} for seed in both]
 
     def value(name: object) -> Value:
-        return over_seeds([{"seed": one["seed"], "value": one.get(name, nan)} for one in found], "value")
+        return over_seeds([{"seed": one["seed"], "value": one.get(name)} for one in found], "value")
 
     keys = {key for one in found for key in one if isinstance(key, tuple)}
     cells = {key: value(key) for key in sorted(keys)}
