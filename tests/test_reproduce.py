@@ -56,6 +56,14 @@ def test_a_precision_is_that_of_every_network():
     assert changed.trained_in("float32") == SMALL
 
 
+def test_a_seed_can_have_its_own_lam():
+    changed = replace(SMALL, lams={2: 0.7})
+    assert changed.at(1) == changed
+    two = changed.at(2)
+    assert two.lures["luring"] == replace(SMALL.lures["luring"], asked=recipes.asked("paper", lam=0.7, gap_max=15.0))
+    assert {**two.fitted, "luring": None} == {**SMALL.fitted, "luring": None}
+
+
 def test_a_second_run_adds_nothing(folder):
     before = (folder / "rows.jsonl").read_text()
     again = reproduce(SMALL, folder, show=False)

@@ -77,6 +77,7 @@ class Experiment:
         pictures: images shown in the report, of Luring, and attack they are crafted with.
         moves: of the images that M, and Stack, are trained on.
         opposite: whether the directions are counted along which logits of M and of M∘P move against each other (§4.2: on SVHN and CIFAR10).
+        lams: λ of Luring with another seed, where one λ does not do for every M.
     """
 
     dataset: str
@@ -97,11 +98,20 @@ class Experiment:
     pictures: int = 4
     moves: Moves | None = None
     opposite: bool = False
+    lams: Mapping[int, float] = field(default_factory=dict[int, float])
 
     @property
     def fitted(self) -> Mapping[str, Lure]:
         """Every architecture but M, in the order in which they are fitted."""
         return {**self.lures, **self.apart}
+
+    def at(self, seed: int) -> "Experiment":
+        """The same with that seed's λ."""
+        if seed not in self.lams:
+            return self
+        luring = self.lures["luring"]
+        asked = {**luring.asked, "lam": self.lams[seed]}
+        return replace(self, lures={**self.lures, "luring": replace(luring, asked=asked)})
 
     def trained_in(self, precision: Precision) -> "Experiment":
         """The same, every network trained in that precision: which is faster, is the processor's affair."""

@@ -210,6 +210,8 @@ TRIALS: Mapping[tuple[str, str], Experiment] = MappingProxyType(
             effect=(),
             pictures=0,
             moves=CIFAR10.moves,
+            # In front of these M a lure gives one answer to all for thousands of steps at the quick scale's λ (docs/research.md).
+            lams=MappingProxyType({1: 0.4, 2: 0.4}),
         ),
     }
 )

@@ -27,7 +27,8 @@ class Run:
         self, experiment: Experiment, out: Path, seed: int, device: str, show: bool, batch: int = BATCH
     ) -> None:
         self.batch = batch
-        self.experiment, self.out, self.seed, self.device, self.show = experiment, out, seed, device, show
+        self.experiment = experiment.at(seed)
+        self.out, self.seed, self.device, self.show = out, seed, device, show
         self.file = out / "rows.jsonl"
         self.rows = rows.read(self.file)
         self.found = {rows.key(row): row for row in self.rows}
