@@ -13,6 +13,7 @@ from luring.cli import fit as fit
 from luring.cli import anneal as anneal
 from luring.cli import blend as blend
 from luring.cli import imitate as imitate
+from luring.cli import chain as chain
 from luring.cli import evaluate as evaluate
 from luring.cli import calibrate as calibrate
 from luring.cli import audit as audit
