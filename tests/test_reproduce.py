@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from luring import answers, bundle, data, networks, recipes, rows
@@ -56,12 +57,23 @@ def test_a_precision_is_that_of_every_network():
     assert changed.trained_in("float32") == SMALL
 
 
-def test_a_seed_can_have_its_own_lam():
-    changed = replace(SMALL, lams={2: 0.7})
-    assert changed.at(1) == changed
-    two = changed.at(2)
-    assert two.lures["luring"] == replace(SMALL.lures["luring"], asked=recipes.asked("paper", lam=0.7, gap_max=15.0))
-    assert {**two.fitted, "luring": None} == {**SMALL.fitted, "luring": None}
+def test_with_a_seed_a_lure_can_begin_as_one_that_is_not_compared(tmp_path):
+    first = Lure(SHORT, recipes.asked("paper", lam=0.7), method="luring")
+    other = replace(SMALL.lures["luring"], begins="begun", schedule=replace(SHORT, steps=1))
+    changed = replace(SMALL, begun={"begun": first}, seeds={2: {"luring": other}})
+    assert changed.at(1).lures == SMALL.lures
+    assert changed.at(2).lures == {**SMALL.lures, "luring": other}
+    assert changed.trained_in("bfloat16").at(2).lures["luring"].schedule.precision == "bfloat16"
+    found = reproduce(
+        replace(changed, apart={}, converged={}, extras={}, pictures=0, opposite=False), tmp_path, seed=2, show=False
+    )
+    assert {row["architecture"] for row in found} == {"base", "c_e", "luring"}
+    begun, luring = (read_tensors(tmp_path / f"models/seed-2/{name}.safetensors") for name in ("begun", "luring"))
+    # One step away.
+    assert all(torch.allclose(begun[name].float(), luring[name].float(), atol=0.01) for name in begun)
+    assert not all(torch.equal(begun[name], luring[name]) for name in begun)
+    (row,) = rows.select(found, kind="accuracy", architecture="luring")
+    assert row["settings"]["begins"] == "begun"
 
 
 def test_a_second_run_adds_nothing(folder):

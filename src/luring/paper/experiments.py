@@ -77,7 +77,8 @@ class Experiment:
         pictures: images shown in the report, of Luring, and attack they are crafted with.
         moves: of the images that M, and Stack, are trained on.
         opposite: whether the directions are counted along which logits of M and of M∘P move against each other (§4.2: on SVHN and CIFAR10).
-        lams: λ of Luring with another seed, where one λ does not do for every M.
+        begun: lures that are fitted for others to begin as, and not compared.
+        seeds: by seed, lures that are fitted otherwise with it, where one way does not do for every M.
     """
 
     dataset: str
@@ -98,20 +99,17 @@ class Experiment:
     pictures: int = 4
     moves: Moves | None = None
     opposite: bool = False
-    lams: Mapping[int, float] = field(default_factory=dict[int, float])
+    begun: Mapping[str, Lure] = field(default_factory=dict[str, Lure])
+    seeds: Mapping[int, Mapping[str, Lure]] = field(default_factory=dict[int, Mapping[str, Lure]])
 
     @property
     def fitted(self) -> Mapping[str, Lure]:
-        """Every architecture but M, in the order in which they are fitted."""
-        return {**self.lures, **self.apart}
+        """Every architecture but M, in the order in which they are fitted, and what they begin as."""
+        return {**self.lures, **self.apart, **self.begun}
 
     def at(self, seed: int) -> "Experiment":
-        """The same with that seed's λ."""
-        if seed not in self.lams:
-            return self
-        luring = self.lures["luring"]
-        asked = {**luring.asked, "lam": self.lams[seed]}
-        return replace(self, lures={**self.lures, "luring": replace(luring, asked=asked)})
+        """The same with the lures of that seed."""
+        return replace(self, lures={**self.lures, **self.seeds.get(seed, {})})
 
     def trained_in(self, precision: Precision) -> "Experiment":
         """The same, every network trained in that precision: which is faster, is the processor's affair."""
@@ -128,6 +126,8 @@ class Experiment:
             target_schedule=None if own is None else replace(own, precision=precision),
             lures=changed(self.lures),
             apart=changed(self.apart),
+            begun=changed(self.begun),
+            seeds={seed: changed(lures) for seed, lures in self.seeds.items()},
         )
 
 
