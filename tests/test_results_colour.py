@@ -141,6 +141,7 @@ def test_cifar10_lures_on_moved_images_keep_more_accuracy_and_luring_is_further_
                 "turned",
             },
         ),
+        ("research-cifar10", "cifar10", 1, {"base", "luring", "turned"}),
     ],
 )
 def test_the_networks_kept_beside_the_rows_are_those_that_were_measured(folder, dataset, seed, least):

@@ -7,7 +7,7 @@ import pytest
 
 from luring import cost as cost_of
 from luring import networks, rows
-from luring.paper import tables
+from luring.paper import gains, tables
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -285,7 +285,7 @@ def test_cifar10_a_lure_of_a_quarter_of_its_targets_cost_is_as_strong_as_the_one
     }
 
 
-def test_cifar10_a_lure_that_is_turned_away_reaches_the_goals_on_its_seed():
+def test_cifar10_a_lure_that_is_turned_away_reaches_the_goals_on_the_first_seed():
     found = rows.select(COLOURED, seed=0)
     lines = tables.transfer(found)
     worst = {line.eps: above(line, "turned") for line in tables.worst(found)}
@@ -317,3 +317,23 @@ def test_cifar10_a_lure_that_is_turned_away_reaches_the_goals_on_its_seed():
     assert max(gain for (attack, _), gain in on.items() if attack == "pgd") < 0
     assert min(ahead["imitated"], key=lambda cell: ahead["imitated"][cell]) == ("mim-ti", 0.02)
     assert min(ahead["imitated"].values()) == pytest.approx(-0.035, abs=0.001)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cifar10_a_lure_that_is_turned_away_reaches_the_goals_on_each_seed(seed):
+    found = rows.select(COLOURED, seed=seed)
+    gained = gains.gains(found, "turned")
+    assert gained.under.mean <= 1
+    assert 3.9 < gained.papers.mean < 4.4  # what it is held against is as accurate on both
+    assert gained.refused.mean <= 0.36
+    assert gained.dac.mean >= 0.15
+    assert gained.ac_m.mean >= 0.1
+    assert gained.hardest.mean >= 0.4
+    assert statistics.fmean(gain.mean for gain in gained.together.values()) >= 0.15
+    assert len(gained.cells) == 33
+    assert min(gain.mean for gain in gained.cells.values()) > 0.07
+    lines = tables.transfer(found)
+    assert max(line.cells["turned"]["ac_mop"].mean for line in lines if line.attack in FOLLOWED) == 0
+    (luring,) = rows.select(found, kind="accuracy", architecture="luring")
+    assert luring["settings"]["lam"] == 0.19
+    assert luring["settings"]["schedule"]["steps"] == {0: 7500, 1: 6500}[seed]

@@ -39,7 +39,7 @@ def chain(
 
     For a bundle of 'luring fit --recipe faithful' on pictures in colour. These are 'luring anneal', 'luring blend', 'luring anneal', 'luring imitate' and 'luring
     anneal --align', one after the other, with settings that follow from the bundle's own; it takes two to three times as long as that fit. What each made stays
-    under 'stages'. Stop it at any moment; the same command goes on. A guard has to be set anew.
+    in a folder 'stages-…' of it. Stop it at any moment; the same command goes on. A guard has to be set anew.
 
     Args:
         bundle: folder that 'luring fit' wrote.
