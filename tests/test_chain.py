@@ -86,6 +86,7 @@ def test_what_it_refuses(strong, calibrated, tmp_path, run):
     for folder, given, said in (
         (strong, ("--eps", 2), "give a radius above 0, 1 at most"),
         (calibrated, ("--eps", 0.1), "holds no lure that was fitted on adversarial examples"),
+        (strong, ("--eps", 0.1, "--lure-share", 0), "give a number above 0"),
         (tmp_path / "none", ("--eps", 0.1), "none"),
     ):
         code, _, error = run(folder, "--data", "digits", "--out", tmp_path / "new", *given)

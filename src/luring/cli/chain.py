@@ -56,19 +56,21 @@ def chain(
     """
     from luring import anneal as annealing
     from luring import bundle as bundle_room
-    from luring import processes, recipes, successor
+    from luring import networks, processes, recipes, successor
     from luring.rows import digest
 
     if processes.here(cpu=device == "cpu").count > 1:
         raise InputError("the chain runs in one process: give accelerate launch its commands one by one.")
     recipes.check_radius(eps)
     successor.new_folder(out)
-    config = bundle_room.load(bundle, **vars(parts)).config
-    before = config["settings"]
+    loaded = bundle_room.load(bundle, **vars(parts))
+    config, before = loaded.config, loaded.config["settings"]
     if config["method"] != "luring" or before.get("static_eps") is None:
         raise InputError(
             f"{bundle} holds no lure that was fitted on adversarial examples: give one of 'luring fit --recipe faithful', or strong."
         )
+    # Refused now, not after the hours of the bundles before it.
+    networks.make_lure("auto", loaded.target, tuple(config["shape"]), share=lure_share, kind="residual")
     asked = {"lure": config["digests"]["lure"], "eps": eps, "lure_share": lure_share, "seed": seed, **vars(training)}
     # Named by what was asked for: nothing made for anything else is gone on with.
     stages = writable(out) / f"stages-{digest(asked)}"
